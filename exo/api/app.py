@@ -1,0 +1,28 @@
+"""The API as one aiohttp application."""
+
+from aiohttp import web
+
+from exo.api import chat, cluster, images, instances, middleware, models
+from exo.api.context import CONTEXT, Context
+from exo.api.openapi import add_openapi
+from exo.api.routes import Route
+
+ROUTES: list[Route] = [
+    *cluster.ROUTES,
+    *instances.ROUTES,
+    *models.ROUTES,
+    *chat.ROUTES,
+    *images.ROUTES,
+]
+
+
+def make_app(context: Context, *, host: str, max_body: int) -> web.Application:
+    """The application. `host` is the address it will listen on, `max_body` in bytes."""
+    app = web.Application(
+        client_max_size=max_body, middlewares=[middleware.errors, middleware.guard(host)]
+    )
+    app[CONTEXT] = context
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, route.handler)
+    add_openapi(app, ROUTES)
+    return app

@@ -1,0 +1,229 @@
+"""OpenAI's chat completion objects (https://platform.openai.com/docs/api-reference/chat), as far as
+exo honours them (`unsupported` refuses the rest by name)."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from exo.api.views import View
+from exo.inference.types import FinishReason, Stats
+
+MAX_ANSWERS = 128
+MAX_TOP_LOGPROBS = 20
+
+
+class Part(BaseModel):
+    """Base of what the client sends."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class TextPart(Part):
+    type: Literal["text"]
+    text: str
+
+
+class FunctionCall(Part):
+    name: str
+    arguments: str
+
+
+class ToolCall(Part):
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+Content = str | Annotated[list[TextPart], Field(min_length=1)]
+
+
+class SystemMessage(Part):
+    role: Literal["system", "developer"]
+    content: Content
+    name: str | None = None
+
+
+class UserMessage(Part):
+    role: Literal["user"]
+    content: Content
+    name: str | None = None
+
+
+class AssistantMessage(Part):
+    role: Literal["assistant"]
+    content: Content | None = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    refusal: None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "AssistantMessage":
+        if self.content is None and not self.tool_calls:
+            raise ValueError("An assistant message needs content or tool_calls")
+        return self
+
+
+class ToolMessage(Part):
+    role: Literal["tool"]
+    content: Content
+    tool_call_id: str
+    name: str | None = None
+
+
+class FunctionMessage(Part):
+    role: Literal["function"]
+    content: Content
+    name: str
+
+
+Message = Annotated[
+    SystemMessage | UserMessage | AssistantMessage | ToolMessage | FunctionMessage,
+    Field(discriminator="role"),
+]
+
+
+class StreamOptions(Part):
+    include_usage: bool = False
+
+
+class ChatRequest(Part):
+    """The body of a chat completion."""
+
+    model: str = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1)
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=0)
+    min_p: float | None = Field(None, ge=0, le=1)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**64)
+    stop: str | list[str] | None = None
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    repetition_penalty: float | None = Field(None, gt=0, le=10)
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    n: int | None = Field(None, ge=1, le=MAX_ANSWERS)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+    use_prefix_cache: bool = True
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "ChatRequest":
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs to be true")
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options is only allowed when stream is true")
+        return self
+
+
+class TopLogprobView(View):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprobView(TopLogprobView):
+    top_logprobs: list[TopLogprobView]
+
+
+class LogprobsView(View):
+    content: list[TokenLogprobView]
+    refusal: None = None
+
+
+class AnswerView(View):
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class ChoiceView(View):
+    index: int
+    message: AnswerView
+    logprobs: LogprobsView | None
+    finish_reason: FinishReason
+
+
+class PromptDetails(View):
+    cached_tokens: int
+    audio_tokens: int = 0
+
+
+class CompletionDetails(View):
+    reasoning_tokens: int = 0
+    audio_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
+
+
+class UsageView(View):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails
+    completion_tokens_details: CompletionDetails = CompletionDetails()
+
+    @classmethod
+    def of(cls, stats: Stats) -> "UsageView":
+        return cls(
+            prompt_tokens=stats.prompt_tokens,
+            completion_tokens=stats.generation_tokens,
+            total_tokens=stats.prompt_tokens + stats.generation_tokens,
+            prompt_tokens_details=PromptDetails(cached_tokens=stats.cached_tokens),
+        )
+
+
+class ChatCompletion(View):
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[ChoiceView]
+    usage: UsageView
+    system_fingerprint: str
+
+
+class GenerationStats(View):
+    """How a request was computed: tokens/s, seconds, bytes."""
+
+    prompt_tps: float
+    generation_tps: float
+    prompt_tokens: int
+    generation_tokens: int
+    peak_memory_usage: int
+    prefix_cache_hit: Literal["none", "partial", "exact"]
+    ttft: float
+
+
+class BenchCompletion(ChatCompletion):
+    generation_stats: GenerationStats
+
+
+class DeltaView(View):
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+
+
+class ChunkChoiceView(View):
+    index: int
+    delta: DeltaView
+    logprobs: LogprobsView | None
+    finish_reason: FinishReason | None
+
+
+class ChatChunk(View):
+    """One event of a stream."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChunkChoiceView]
+    usage: UsageView | None = None
+    generation_stats: GenerationStats | None = None

@@ -1,0 +1,33 @@
+"""What every handler can reach."""
+
+import asyncio
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from exo.cluster.node import Node
+from exo.cluster.serving import Serving
+from exo.models.card import ModelCard
+from exo.models.registry import Registry
+
+
+@dataclass
+class Context:
+    """The node behind the API. While `draining`, no new answers are begun."""
+
+    node: Node
+    registry: Registry
+    serving: Serving
+    cluster_name: str
+    draining: bool = False
+
+    async def card(self, name: str) -> ModelCard:
+        """The model called `name`; see `Registry.resolve`."""
+        return await asyncio.to_thread(self.registry.resolve, name)
+
+
+CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)
+
+
+def context_of(request: web.Request) -> Context:
+    return request.app[CONTEXT]

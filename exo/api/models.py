@@ -1,0 +1,68 @@
+"""The models that this node knows."""
+
+import asyncio
+from typing import Literal
+
+from aiohttp import web
+
+from exo.api.context import context_of
+from exo.api.routes import Route, json_response
+from exo.api.views import View
+from exo.models.card import ModelCard
+
+
+class ModelView(View):
+    """OpenAI's model object, with what exo knows beyond it. Sizes in bytes."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    name: str
+    aliases: list[str]
+    hugging_face_id: str | None
+    family: str
+    architecture: str
+    n_layers: int
+    context_length: int
+    quantization: str | None
+    storage_size: int
+    available: bool
+    path: str | None
+    supports_tensor: bool
+    tasks: list[str]
+
+
+class ModelListView(View):
+    object: Literal["list"] = "list"
+    data: list[ModelView]
+
+
+async def list_all(request: web.Request) -> web.Response:
+    context = context_of(request)
+    cards = await asyncio.to_thread(context.registry.all)
+    known = {card.model_id for card in cards}
+    placed = [i.card for i in context.node.state.instances.values()]
+    cards += [card for card in placed if card.model_id not in known]
+    return json_response(ModelListView(data=[_view(card) for card in cards]))
+
+
+async def show(request: web.Request) -> web.Response:
+    name = request.match_info["model_id"]
+    context = context_of(request)
+    for instance in context.node.state.instances.values():
+        if instance.card.model_id == name:
+            return json_response(_view(instance.card))
+    return json_response(_view(await context.card(name)))
+
+
+def _view(card: ModelCard) -> ModelView:
+    return ModelView(**card.to_api())
+
+
+ROUTES = [
+    Route("GET", "/v1/models", list_all, "All known models", ModelListView, "models"),
+    Route("GET", "/models", list_all, "All known models", ModelListView, "models"),
+    Route("GET", "/v1/models/{model_id:.+}", show, "One model", ModelView, "models",
+          errors=(400, 404)),
+]  # fmt: skip

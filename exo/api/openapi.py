@@ -1,0 +1,144 @@
+"""`/openapi.json`, made from the routes."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+from aiohttp import web
+from pydantic import BaseModel, TypeAdapter
+
+from exo import __version__
+from exo.api.routes import Route
+from exo.api.views import ErrorView
+
+_REF = "#/components/schemas/{model}"
+_REASONS = {
+    400: "The request is wrong",
+    403: "Not allowed",
+    404: "Not found",
+    413: "The body is too large",
+    429: "Too many requests wait",
+    500: "The runner failed",
+    501: "Not available in this version",
+    503: "Not now",
+    507: "The disk is full",
+}
+
+
+def document(routes: Sequence[Route]) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of these routes."""
+    schemas: dict[str, Any] = {}
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        path = re.sub(r"\{(\w+):[^}]*\}", r"{\1}", route.path)
+        paths.setdefault(path, {})[route.method.lower()] = _operation(route, path, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "exo",
+            "version": __version__,
+            "description": "One AI endpoint over the devices you own.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "http://127.0.0.1:52415"}],
+        "paths": paths,
+        "components": {"schemas": schemas},
+    }
+
+
+def _operation(route: Route, path: str, schemas: dict[str, Any]) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": f"{route.method.lower()}{path.replace('/', '_').replace('{', '')}".replace(
+            "}", ""
+        ),
+        "summary": route.summary,
+        "tags": [route.tag],
+        "parameters": [*_path_parameters(path), *_query_parameters(route)],
+        "responses": _responses(route, schemas),
+    }
+    if route.body is not None:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": _schema(route.body, schemas, "validation")}},
+        }
+    return operation
+
+
+def _responses(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "application/json": {"schema": _schema(route.response, schemas, "serialization")}
+    }
+    if route.streams is not None:
+        content["text/event-stream"] = {
+            "schema": {"type": "string"},
+            "x-event-schema": _schema(route.streams, schemas, "serialization"),
+        }
+    responses: dict[str, Any] = {}
+    if 501 not in route.errors:
+        responses["200"] = {"description": route.summary, "content": content}
+    errors = {403, *route.errors, *((413, 400) if route.body else ())}
+    for status in sorted(errors):
+        schema = _schema(ErrorView, schemas, "serialization")
+        responses[str(status)] = {
+            "description": _REASONS[status],
+            "content": {"application/json": {"schema": schema}},
+        }
+    return responses
+
+
+def _path_parameters(path: str) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        for name in re.findall(r"\{(\w+)\}", path)
+    ]
+
+
+def _query_parameters(route: Route) -> list[dict[str, Any]]:
+    if route.query is None:
+        return []
+    schema = route.query.model_json_schema()
+    definitions = schema.get("$defs", {})
+    required = schema.get("required", [])
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": name in required,
+            "schema": _inlined(field, definitions),
+        }
+        for name, field in schema["properties"].items()
+    ]
+
+
+def _inlined(schema: object, definitions: dict[str, Any]) -> object:
+    """A parameter's schema, with the few enumerations that it refers to put in place."""
+    if isinstance(schema, list):
+        return [_inlined(item, definitions) for item in cast("list[object]", schema)]
+    if not isinstance(schema, dict):
+        return schema
+    fields = cast("dict[str, object]", schema)
+    if "$ref" in fields:
+        return definitions[str(fields["$ref"]).rsplit("/", 1)[-1]]
+    return {key: _inlined(value, definitions) for key, value in fields.items()}
+
+
+def _schema(
+    kind: Any, schemas: dict[str, Any], mode: Literal["validation", "serialization"]
+) -> dict[str, Any]:
+    """The schema of a type; the named ones it uses go into `schemas`."""
+    schema = TypeAdapter(kind).json_schema(ref_template=_REF, mode=mode)
+    schemas.update(schema.pop("$defs", {}))
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        schemas[kind.__name__] = schema
+        return {"$ref": _REF.format(model=kind.__name__)}
+    return schema
+
+
+def add_openapi(app: web.Application, routes: Sequence[Route]) -> None:
+    """Serve the document, made once."""
+    body = document(routes)
+
+    async def get(_: web.Request) -> web.Response:
+        return web.json_response(body)
+
+    app.router.add_get("/openapi.json", get)

@@ -1,0 +1,91 @@
+"""A route, as data: what it takes and gives, for the router and for `/openapi.json` alike."""
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, cast
+
+from aiohttp import web
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from exo.errors import RequestError, UnsupportedField
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Route:
+    """`response` is the type of the 200 body; `errors` the other statuses it may answer with.
+    `streams` is the type of the `data:` lines where the answer may be an event stream."""
+
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    handler: Handler
+    summary: str
+    response: Any
+    tag: str
+    body: type[BaseModel] | None = None
+    query: type[BaseModel] | None = None
+    streams: Any = None
+    errors: tuple[int, ...] = ()
+
+
+async def read_body(request: web.Request, model: type[M]) -> M:
+    """The JSON body as `model`.
+
+    Raises:
+        RequestError: it is no JSON object, or a field is wrong or unknown; the message names it.
+    """
+    return validate(model, await read_json(request))
+
+
+async def read_json(request: web.Request) -> dict[str, Any]:
+    """The body as a JSON object, not yet validated.
+
+    Raises:
+        RequestError: it is none.
+    """
+    try:
+        data: object = json.loads(await request.read())
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"The body is no valid JSON: {error}.") from error
+    if not isinstance(data, dict):
+        raise RequestError("The body must be a JSON object.")
+    return cast("dict[str, Any]", data)
+
+
+def read_query(request: web.Request, model: type[M]) -> M:
+    """The query string as `model`.
+
+    Raises:
+        RequestError: a parameter is wrong, unknown or missing.
+    """
+    return validate(model, dict(request.query))
+
+
+def json_response(body: BaseModel, status: int = 200) -> web.Response:
+    return web.Response(text=body.model_dump_json(), status=status, content_type="application/json")
+
+
+def json_list(adapter: TypeAdapter[T], items: T) -> web.Response:
+    return web.Response(body=adapter.dump_json(items), content_type="application/json")
+
+
+def validate(model: type[M], data: dict[str, Any]) -> M:
+    """`data` as `model`.
+
+    Raises:
+        RequestError: a field is wrong, unknown or missing; the message names it.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or None
+        if first["type"] == "extra_forbidden":
+            raise UnsupportedField(f"The field '{place}' is not supported.", param=place) from error
+        message = first["msg"].removeprefix("Value error, ")
+        where = f"'{place}': " if place else ""
+        raise RequestError(f"{where}{message}.".replace("..", "."), param=place) from error

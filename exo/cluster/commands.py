@@ -1,0 +1,103 @@
+"""What may be asked of the master, and what it decides: pure.
+
+A command leads to events or is refused with an `ExoError`. One that was carried out already (its
+id is in the state) leads to no events, so that it may safely be sent again.
+"""
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from exo.cluster.events import Event, InstanceCreated, InstanceDeleted
+from exo.cluster.placement import NodeResources, Wanted, place
+from exo.cluster.state import ClusterState, Instance, Model, Placement
+from exo.errors import InstanceNotFound, PlacementImpossible
+from exo.models.card import ModelCard
+
+
+class CreateInstance(Model):
+    """Place a model and serve it: where exo thinks best, or exactly as `placement` says."""
+
+    command_id: str
+    instance_id: str
+    card: ModelCard
+    wanted: Wanted = Wanted()
+    placement: Placement | None = None
+
+
+class DeleteInstance(Model):
+    command_id: str
+    instance_id: str
+
+
+Command = CreateInstance | DeleteInstance
+
+
+def decide(
+    state: ClusterState, command: Command, nodes: Sequence[NodeResources], now: str
+) -> list[Event]:
+    """The events that carry out `command` at the time `now` (ISO 8601).
+
+    Raises:
+        PlacementImpossible: the model does not fit, or the placement is not one.
+        InstanceNotFound: there is no such instance.
+    """
+    if command.command_id in state.commands:
+        return []
+    match command:
+        case CreateInstance():
+            if command.placement is None:
+                placement = place(command.card, command.wanted, nodes)
+            else:
+                placement = _confirm(command.placement, command.card, nodes)
+            instance = Instance(
+                instance_id=command.instance_id,
+                card=command.card,
+                created_at=now,
+                placement=placement,
+            )
+            return [InstanceCreated(instance=instance, command_id=command.command_id)]
+        case DeleteInstance():
+            find_instance(state, command.instance_id)
+            return [InstanceDeleted(instance_id=command.instance_id, command_id=command.command_id)]
+        case _:
+            assert_never(command)
+
+
+def find_instance(state: ClusterState, instance_id: str) -> Instance:
+    """The instance of that id.
+
+    Raises:
+        InstanceNotFound: there is none.
+    """
+    if instance := state.instances.get(instance_id):
+        return instance
+    raise InstanceNotFound(
+        f"There is no instance '{instance_id}'.", hint="`exo instance list` shows them."
+    )
+
+
+def _confirm(asked: Placement, card: ModelCard, nodes: Sequence[NodeResources]) -> Placement:
+    """The placement that a client sent, with its memory computed anew."""
+    by_id = {node.node_id: node for node in nodes}
+    if asked.model_id != card.model_id:
+        raise _wrong(f"The placement is for {asked.model_id}, not for {card.model_id}.")
+    layers = [layer for s in asked.shards for layer in range(s.start_layer, s.end_layer)]
+    if layers != list(range(card.n_layers)):
+        raise _wrong(f"The shards must cover layers 0 to {card.n_layers - 1} once each, in order.")
+    for shard in asked.shards:
+        if shard.node_id not in by_id:
+            raise _wrong(f"There is no node '{shard.node_id}'.")
+    wanted = Wanted(
+        sharding=asked.sharding,
+        instance_meta=asked.instance_meta,
+        min_nodes=len(asked.shards),
+        context_length=asked.context_length,
+        concurrency=asked.concurrency,
+    )
+    return place(card, wanted, [by_id[shard.node_id] for shard in asked.shards])
+
+
+def _wrong(message: str) -> PlacementImpossible:
+    return PlacementImpossible(
+        message, hint="GET /instance/placement computes one.", param="placement"
+    )

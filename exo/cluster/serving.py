@@ -1,0 +1,92 @@
+"""From a model's name in a request to an instance that can answer it."""
+
+import asyncio
+from dataclasses import dataclass
+
+from exo.cluster.node import Node, weights_missing
+from exo.cluster.placement import Wanted
+from exo.cluster.state import ClusterState, Instance
+from exo.errors import ModelNotFound, Unavailable
+from exo.inference.ids import new_id
+from exo.models.card import ModelCard
+from exo.models.registry import Registry
+
+
+@dataclass(frozen=True)
+class ServingOptions:
+    """Whether an unplaced model is placed at first use; how long a request waits, in seconds."""
+
+    auto_place: bool
+    wait: float
+
+
+class Serving:
+    """Finds the instance for a request; places the model and waits if need be."""
+
+    def __init__(self, node: Node, registry: Registry, options: ServingOptions) -> None:
+        self._node = node
+        self._registry = registry
+        self._options = options
+        self._placing = asyncio.Lock()
+
+    async def instance_for(self, name: str) -> Instance:
+        """A ready instance of the model called `name`, the least busy one.
+
+        Raises:
+            ModelNotFound: no model has that name, or it is not placed and may not be.
+            PlacementImpossible: it fits nowhere.
+            Unavailable: it was not ready in time, or failed to load.
+        """
+        found = self._instances(self._node.state, name)
+        if not found:
+            async with self._placing:  # Two requests at once make one instance.
+                found = self._instances(self._node.state, name) or [await self._place(name)]
+        model_id = found[0].card.model_id
+        try:
+            async with asyncio.timeout(self._options.wait):
+                await self._node.wait_for(lambda state: self._settled(state, model_id))
+        except TimeoutError:
+            pass
+        return self._best(model_id)
+
+    async def _place(self, name: str) -> Instance:
+        card = await asyncio.to_thread(self._registry.resolve, name)
+        if not self._options.auto_place and card.path is not None:
+            raise ModelNotFound(
+                f"{card.model_id} is not running.",
+                hint=f"`exo instance create {name}` starts it.",
+                param="model",
+            )
+        if card.path is None:
+            raise weights_missing(card)
+        return await self._node.create_instance(card, Wanted(), None, new_id("auto"))
+
+    def _settled(self, state: ClusterState, model_id: str) -> bool:
+        """Whether an instance is ready, or none can become so."""
+        statuses = [state.status(i) for i in self._instances(state, model_id)]
+        return "ready" in statuses or all(status == "failed" for status in statuses)
+
+    def _best(self, model_id: str) -> Instance:
+        state = self._node.state
+        found = self._instances(state, model_id)
+        ready = [instance for instance in found if state.status(instance) == "ready"]
+        if ready:
+            return min(ready, key=self._node.worker.load)
+        reason = next((r for i in found if (r := state.reason(i))), None)
+        if found and all(state.status(instance) == "failed" for instance in found):
+            raise Unavailable(
+                f"{model_id} could not be loaded: {reason or 'no reason is known'}",
+                hint=f"Delete it with `exo instance delete {found[0].instance_id}`.",
+            )
+        raise Unavailable(
+            f"{model_id} is not ready yet.{' ' + reason if reason else ''}",
+            hint="`exo instance list` shows how far it is.",
+            retry_after=5,
+        )
+
+    def _instances(self, state: ClusterState, name: str) -> list[Instance]:
+        return [i for i in state.instances.values() if _is_called(i.card, name)]
+
+
+def _is_called(card: ModelCard, name: str) -> bool:
+    return name in {card.model_id, card.repo, *card.aliases, str(card.path)}

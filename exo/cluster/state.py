@@ -1,0 +1,156 @@
+"""The replicated state: what the log of events folds to.
+
+What is in it: nodes, instances (desired) and runners (actual). What is never in it: prompts,
+tokens, secrets, and what changes all the time (free memory is asked for when it is needed).
+"""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from exo.device.profile import DeviceProfile
+from exo.models.card import ModelCard
+
+
+class Model(BaseModel):
+    """Base of everything in the state and the log: immutable, strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Term(Model):
+    """A master's reign: ordered by number, then by the master's id."""
+
+    number: int
+    master_id: str
+
+
+class NodeInfo(Model):
+    """A device that runs the daemon."""
+
+    node_id: str
+    name: str
+    version: str
+    address: str
+    started_at: str
+    device: DeviceProfile | None = None
+
+
+class Sharding(StrEnum):
+    PIPELINE = "pipeline"
+    TENSOR = "tensor"
+
+
+class InstanceMeta(StrEnum):
+    """What carries the activations between the shards."""
+
+    LOCAL = "local"
+    TCP = "tcp"
+    MLX = "mlx"
+
+
+class Shard(Model):
+    """The layers [start_layer, end_layer) of one rank, and the bytes they need on their node:
+    weights, KV cache and working space."""
+
+    rank: int
+    node_id: str
+    start_layer: int
+    end_layer: int
+    memory: int
+
+
+class Placement(Model):
+    """The plan for an instance: which node computes which layers.
+
+    `kv_tokens` is the KV memory in tokens, over all sequences. The speeds are predictions in
+    tokens/s for one stream, None where a node has not been measured.
+    """
+
+    model_id: str
+    sharding: Sharding
+    instance_meta: InstanceMeta
+    context_length: int
+    concurrency: int
+    kv_tokens: int
+    cast_float32: bool
+    shards: tuple[Shard, ...]
+    prefill_tps: float | None = None
+    decode_tps: float | None = None
+
+    @property
+    def memory_by_node(self) -> dict[str, int]:
+        return {shard.node_id: shard.memory for shard in self.shards}
+
+
+class Instance(Model):
+    """A model placed and served: what is wanted."""
+
+    instance_id: str
+    card: ModelCard
+    created_at: str
+    placement: Placement
+
+
+class RunnerStatus(StrEnum):
+    STARTING = "starting"
+    LOADING = "loading"
+    WARMING = "warming"
+    READY = "ready"
+    FAILED = "failed"
+
+
+class Runner(Model):
+    """The process that computes one shard: what is. Progress counts layers while loading;
+    `memory` are the bytes of its weights once they are loaded."""
+
+    runner_id: str
+    instance_id: str
+    rank: int
+    status: RunnerStatus
+    done: int = 0
+    total: int = 0
+    memory: int = 0
+    pid: int | None = None
+    error: str | None = None
+    restarts: int = 0
+
+
+InstanceStatus = Literal["downloading", "loading", "warming", "ready", "failed"]
+
+
+class ClusterState(Model):
+    """The fold of the log up to `index`. Runners are by (instance_id, rank), as `id/rank`."""
+
+    index: int = 0
+    term: Term | None = None
+    nodes: dict[str, NodeInfo] = {}
+    instances: dict[str, Instance] = {}
+    runners: dict[str, Runner] = {}
+    commands: dict[str, str] = {}
+
+    def runner(self, instance_id: str, rank: int) -> Runner | None:
+        return self.runners.get(runner_key(instance_id, rank))
+
+    def status(self, instance: Instance) -> InstanceStatus:
+        """The status of the least advanced shard; one that failed fails the instance."""
+        runners = [self.runner(instance.instance_id, s.rank) for s in instance.placement.shards]
+        found = {RunnerStatus.STARTING if runner is None else runner.status for runner in runners}
+        if RunnerStatus.FAILED in found:
+            return "failed"
+        if found & {RunnerStatus.STARTING, RunnerStatus.LOADING}:
+            return "loading"
+        return "warming" if RunnerStatus.WARMING in found else "ready"
+
+    def reason(self, instance: Instance) -> str | None:
+        """Why an instance failed, or why it is not ready again yet."""
+        for shard in instance.placement.shards:
+            runner = self.runner(instance.instance_id, shard.rank)
+            if runner is not None and runner.error:
+                return runner.error
+        return None
+
+
+def runner_key(instance_id: str, rank: int) -> str:
+    return f"{instance_id}/{rank}"

@@ -1,0 +1,247 @@
+"""This node's runners: the shell around `plan`.
+
+Woken by a change of the state, the end of a runner or a timer, never by polling.
+"""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from exo.cluster.plan import STEADY_SECONDS, Slot, StartRunner, StopRunner, WakeAt, plan
+from exo.cluster.requests import OpenRequests, Output
+from exo.cluster.state import ClusterState, Instance, Runner, RunnerStatus, Shard, runner_key
+from exo.errors import EngineError, ExoError, ModelInvalid, Unavailable
+from exo.inference.messages import Failed, FromRunner, Load, Progress, Ready
+from exo.inference.runner.process import RunnerProcess
+from exo.inference.types import GenerateRequest
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[Runner], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """What runners are started with; `environment` is added to the daemon's own."""
+
+    node_id: str
+    engine: str
+    environment: Mapping[str, str]
+    spare_runners: int
+    prefix_cache_bytes: int
+    max_queue: int
+
+
+@dataclass
+class _Local:
+    """A shard of this node: its slot in the plan, its process and its open requests."""
+
+    slot: Slot = field(default_factory=lambda: Slot(alive=False))
+    process: RunnerProcess | None = None
+    requests: OpenRequests | None = None
+    runner: Runner | None = None
+    ready_at: float | None = None
+    failure: ExoError | None = None
+    task: asyncio.Task[None] | None = None
+
+
+class Worker:
+    """Keeps this node's runners as the state wants them."""
+
+    def __init__(self, options: WorkerOptions, report: Report) -> None:
+        self._options = options
+        self._report = report
+        self._locals: dict[str, _Local] = {}
+        self._state = ClusterState()
+        self._spares: list[RunnerProcess] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def reconcile(self, state: ClusterState) -> None:
+        """Do what the state asks of this node."""
+        if self._closed:
+            return
+        self._state = state
+        loop = asyncio.get_running_loop()
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        slots = {key: local.slot for key, local in self._locals.items()}
+        wakes: list[float] = []
+        for action in plan(state, self._options.node_id, slots, loop.time()):
+            match action:
+                case StartRunner():
+                    self._start(action.instance, action.shard)
+                case StopRunner(key=key):
+                    self._stop(key)
+                case WakeAt(time=time):
+                    wakes.append(time)
+        if wakes:
+            self._timer = loop.call_at(min(wakes), lambda: self.reconcile(self._state))
+
+    def load(self, instance: Instance) -> int:
+        """Requests that this node's rank 0 of the instance is working on."""
+        local = self._locals.get(runner_key(instance.instance_id, 0))
+        return len(local.requests) if local and local.requests else 0
+
+    def generate(self, instance: Instance, request: GenerateRequest) -> AsyncGenerator[Output]:
+        """Run a request on an instance whose rank 0 is here.
+
+        Raises:
+            Unavailable: its runner is not ready.
+        """
+        local = self._locals.get(runner_key(instance.instance_id, 0))
+        if local is None or local.requests is None or local.ready_at is None:
+            raise Unavailable(
+                f"{instance.card.model_id} is not ready.", hint="Try again shortly.", retry_after=1
+            )
+        return local.requests.run(request)
+
+    @property
+    def open_requests(self) -> int:
+        """Requests that this node's runners are working on."""
+        return sum(len(local.requests) for local in self._locals.values() if local.requests)
+
+    async def wait_idle(self) -> None:
+        """Return when no request is open."""
+        for local in list(self._locals.values()):
+            if local.requests:
+                await local.requests.wait_idle()
+
+    async def keep_spares(self) -> None:
+        """Start spare runners, so that the next instance does not wait for imports."""
+        while len(self._spares) < self._options.spare_runners and not self._closed:
+            try:
+                spare = await RunnerProcess.start(self._options.engine, self._options.environment)
+            except EngineError as error:
+                log.warning("No spare runner: %s", error)
+                return
+            self._spares.append(spare)
+
+    async def close(self) -> None:
+        """Stop every runner."""
+        self._closed = True
+        if self._timer:
+            self._timer.cancel()
+        for key in list(self._locals):
+            self._stop(key)
+        for spare in self._spares:
+            self._spawn(spare.stop())
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _start(self, instance: Instance, shard: Shard) -> None:
+        key = runner_key(instance.instance_id, shard.rank)
+        local = self._locals.setdefault(key, _Local())
+        local.slot = Slot(True, local.slot.failures, local.slot.failed_at)
+        local.task = self._spawn(self._supervise(key, local, instance, shard))
+
+    def _stop(self, key: str) -> None:
+        local = self._locals.pop(key)
+        if local.process:
+            local.process.kill("its instance was deleted" if not self._closed else "exo stops")
+
+    async def _supervise(self, key: str, local: _Local, instance: Instance, shard: Shard) -> None:
+        """One life of one runner, from start to end."""
+        local.ready_at, local.failure = None, None
+        local.runner = Runner(
+            runner_id=uuid.uuid4().hex,
+            instance_id=instance.instance_id,
+            rank=shard.rank,
+            status=RunnerStatus.STARTING,
+            error=local.runner.error if local.runner else None,
+            restarts=local.slot.failures,
+        )
+        try:
+            process = await self._take_process()
+        except EngineError as error:
+            await self._ended(key, local, error)
+            return
+        local.process = process
+        local.requests = OpenRequests(process.send)
+        if self._locals.get(key) is not local:
+            process.kill("its instance was deleted")
+        await self._tell(local, pid=process.pid)
+        process.send(self._load_message(instance, shard))
+        async for message in process.messages():
+            await self._received(local, message)
+        process.kill("its socket was closed")
+        died = await process.wait()
+        await self._ended(key, local, local.failure or died)
+
+    async def _take_process(self) -> RunnerProcess:
+        while self._spares:
+            spare = self._spares.pop(0)
+            if spare.alive:
+                break
+            await spare.wait()
+        else:
+            spare = await RunnerProcess.start(self._options.engine, self._options.environment)
+        if not self._closed:
+            self._spawn(self.keep_spares())
+        return spare
+
+    def _load_message(self, instance: Instance, shard: Shard) -> Load:
+        placement = instance.placement
+        return Load(
+            path=instance.card.path or Path(),
+            start_layer=shard.start_layer,
+            end_layer=shard.end_layer,
+            context_length=placement.context_length,
+            max_concurrency=placement.concurrency,
+            max_queue=self._options.max_queue,
+            kv_tokens=placement.kv_tokens,
+            prefix_cache_bytes=self._options.prefix_cache_bytes,
+            cast_float32=placement.cast_float32,
+        )
+
+    async def _received(self, local: _Local, message: FromRunner) -> None:
+        match message:
+            case Progress(phase="warming"):
+                await self._tell(local, status=RunnerStatus.WARMING)
+            case Progress(done=done, total=total):
+                # The log is no place for every layer of a large model.
+                if done % max(1, total // 10) == 0 or done == total:
+                    await self._tell(local, status=RunnerStatus.LOADING, done=done, total=total)
+            case Ready(memory=memory):
+                local.ready_at = asyncio.get_running_loop().time()
+                await self._tell(local, status=RunnerStatus.READY, memory=memory, error=None)
+            case Failed(error=error):
+                local.failure = error.to_error()
+                if local.process:
+                    local.process.kill(error.message)
+            case _:
+                if local.requests:
+                    local.requests.deliver(message)
+
+    async def _ended(self, key: str, local: _Local, error: ExoError) -> None:
+        """A runner is gone: tell its requests, then the state, then plan its successor."""
+        now = asyncio.get_running_loop().time()
+        steady = local.ready_at is not None and now - local.ready_at > STEADY_SECONDS
+        local.process, local.ready_at = None, None
+        if local.requests:
+            local.requests.fail(error)
+        if self._locals.get(key) is not local:
+            return
+        log.warning("%s", error)
+        permanent = isinstance(error, ModelInvalid)
+        failures = 1 if steady else local.slot.failures + 1
+        local.slot = Slot(False, failures, now, permanent)
+        status = RunnerStatus.FAILED if permanent else RunnerStatus.STARTING
+        await self._tell(local, status=status, pid=None, error=str(error), restarts=failures)
+        self.reconcile(self._state)
+
+    async def _tell(self, local: _Local, **changes: object) -> None:
+        if local.runner is not None:
+            local.runner = local.runner.model_copy(update=changes)
+            await self._report(local.runner)

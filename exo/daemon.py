@@ -1,0 +1,267 @@
+"""The life of one node, top to bottom: start → run → drain → stop."""
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import ipaddress
+import json
+import logging
+import logging.handlers
+import os
+import platform
+import signal
+import socket
+import sys
+from collections.abc import Callable, Generator
+from typing import Any
+
+from aiohttp import web
+
+from exo import __version__
+from exo.api.app import make_app
+from exo.api.context import Context
+from exo.api.views import state_view
+from exo.cluster.log import EventLog
+from exo.cluster.node import Node, NodeOptions, utc_now
+from exo.cluster.serving import Serving, ServingOptions
+from exo.cluster.worker import WorkerOptions
+from exo.config import Paths, Settings
+from exo.device.measure import cached, measure
+from exo.errors import AlreadyRunning, ConfigError, EngineError, HomeError, PortInUse
+from exo.inference.runner.blas import blas_environment
+from exo.models.registry import Registry
+from exo.p2p.identity import load_identity
+
+FORCED = 130
+LOG_BYTES = 10 * 2**20
+LOG_FILES = 5
+
+log = logging.getLogger(__name__)
+OnReady = Callable[[dict[str, Any]], None]
+
+
+def run(settings: Settings, paths: Paths, on_ready: OnReady) -> int:
+    """Run this node until it is told to stop; `on_ready` gets what `exo status --json` shows.
+
+    Returns 0 after a clean stop, 130 after a forced one.
+
+    Raises:
+        ConfigError, HomeError, AlreadyRunning, PortInUse: it cannot start.
+    """
+    _check_exposure(settings)
+    paths.prepare()
+    with _only_one(paths):
+        _log_to_file(paths, settings)
+        return asyncio.run(_Daemon(settings, paths, on_ready).run())
+
+
+class _Daemon:
+    """Everything that lives as long as the daemon does."""
+
+    def __init__(self, settings: Settings, paths: Paths, on_ready: OnReady) -> None:
+        self._settings = settings
+        self._paths = paths
+        self._on_ready = on_ready
+        self._stop = asyncio.Event()
+        self._force = asyncio.Event()
+        self._environment = blas_environment(paths.cache)
+
+    async def run(self) -> int:
+        identity = load_identity(self._paths.identity)
+        listener = self._listen()
+        address = f"{_shown(self._settings.host)}:{listener.getsockname()[1]}"
+        node = self._make_node(identity.peer_id, address)
+        context = self._make_context(node)
+        app = make_app(
+            context, host=self._settings.host, max_body=self._settings.max_body_mb * 2**20
+        )
+        # Open answers end in `_drain`; whatever is left after it is cancelled at once.
+        server = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0, access_log=None)
+        await node.open(cached(self._paths.device, self._environment))
+        await server.setup()
+        await web.SockSite(server, listener).start()
+        self._catch_signals()
+        measuring = asyncio.create_task(self._measure(node))
+        try:
+            self._ready(context, identity.peer_id, f"http://{address}")
+            await node.worker.keep_spares()
+            await self._stop.wait()
+            await self._drain(context)
+        finally:
+            measuring.cancel()
+            await server.cleanup()
+            await node.close()
+            self._paths.daemon.unlink(missing_ok=True)
+        log.info("Stopped.")
+        return FORCED if self._force.is_set() else 0
+
+    def _listen(self) -> socket.socket:
+        """The API's socket, listening: bound before anything else so that a taken port is found
+        at once.
+
+        Raises:
+            PortInUse: another program listens there.
+            ConfigError: the address is none of this machine's.
+        """
+        host, port = self._settings.host, self._settings.port
+        try:
+            family, kind, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            listener = socket.socket(family, kind)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(where)
+            listener.listen(1024)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise PortInUse(
+                    f"Port {port} on {host} is in use by another program.",
+                    hint="Stop that, or choose another port with --port.",
+                ) from error
+            raise ConfigError(
+                f"exo cannot listen on {host}:{port}: {error.strerror}.",
+                hint="Choose one of this machine's addresses with --host.",
+            ) from error
+        listener.setblocking(False)
+        return listener
+
+    def _make_node(self, node_id: str, address: str) -> Node:
+        settings, paths = self._settings, self._paths
+        return Node(
+            NodeOptions(
+                node_id=node_id,
+                name=settings.name or platform.node() or "exo",
+                address=address,
+                memory_fraction=settings.memory_fraction,
+            ),
+            WorkerOptions(
+                node_id=node_id,
+                engine=settings.engine,
+                environment=self._environment,
+                spare_runners=settings.spare_runners,
+                prefix_cache_bytes=settings.prefix_cache_mb * 2**20,
+                max_queue=settings.max_queue,
+            ),
+            EventLog(paths.database),
+        )
+
+    def _make_context(self, node: Node) -> Context:
+        settings = self._settings
+        registry = Registry(settings.models_dir or self._paths.models)
+        options = ServingOptions(auto_place=settings.auto_place, wait=settings.auto_place_wait)
+        return Context(
+            node=node,
+            registry=registry,
+            serving=Serving(node, registry, options),
+            cluster_name=settings.cluster_name,
+        )
+
+    def _ready(self, context: Context, node_id: str, api: str) -> None:
+        """Tell the world: the file that the CLI looks at, the log, and the terminal."""
+        info = {
+            "format": 1,
+            "pid": os.getpid(),
+            "api": api,
+            "node_id": node_id,
+            "started_at": utc_now(),
+            "version": __version__,
+        }
+        part = self._paths.daemon.with_suffix(".part")
+        part.write_text(json.dumps(info), "utf-8")
+        part.replace(self._paths.daemon)
+        log.info("exo %s is ready on %s, node %s.", __version__, api, node_id)
+        state = state_view(context.node, context.cluster_name).model_dump(mode="json")
+        self._on_ready({**state, "node_id": node_id, "pid": os.getpid(), "api": api})
+
+    async def _measure(self, node: Node) -> None:
+        try:
+            profile = await measure(self._paths.device, environment=self._environment)
+            await node.measured(profile)
+        except EngineError as error:
+            log.warning("This device could not be measured: %s", error)
+            await node.measured(None)
+
+    def _catch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._signalled)
+
+    def _signalled(self) -> None:
+        if self._stop.is_set():
+            self._force.set()
+        self._stop.set()
+
+    async def _drain(self, context: Context) -> None:
+        """Let open answers finish, for a while or until a second signal."""
+        context.draining = True
+        log.info("Stopping: %d answers are open.", context.node.worker.open_requests)
+        idle = asyncio.create_task(context.node.worker.wait_idle())
+        force = asyncio.create_task(self._force.wait())
+        await asyncio.wait(
+            {idle, force},
+            timeout=self._settings.drain_seconds,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        for task in (idle, force):
+            task.cancel()
+
+
+def _check_exposure(settings: Settings) -> None:
+    """Beyond loopback anyone on the network could use this node: that takes a decision."""
+    if not settings.insecure and not is_loopback(settings.host):
+        raise ConfigError(
+            f"The API would be open to everyone who reaches {settings.host}.",
+            hint="Leave --host at 127.0.0.1, or add --insecure if that is what you want.",
+        )
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+@contextlib.contextmanager
+def _only_one(paths: Paths) -> Generator[None]:
+    """Hold the home's lock. The system releases it when the process ends, however it ends.
+
+    Raises:
+        AlreadyRunning: another daemon holds it.
+    """
+    try:
+        lock = paths.lock.open("a+")
+    except OSError as error:
+        raise HomeError(f"{paths.lock} cannot be opened: {error.strerror}.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise AlreadyRunning(
+                f"exo is already running with the home {paths.data.parent}.",
+                hint="`exo status` shows it, `exo stop` ends it.",
+            ) from error
+        yield
+
+
+def _log_to_file(paths: Paths, settings: Settings) -> None:
+    """One rotated log file; warnings also on the terminal, if there is one."""
+    form = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    file = logging.handlers.RotatingFileHandler(
+        paths.log, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8"
+    )
+    handlers: list[logging.Handler] = [file]
+    if sys.stderr.isatty():
+        terminal = logging.StreamHandler()
+        terminal.setLevel(logging.WARNING)
+        handlers.append(terminal)
+    for handler in handlers:
+        handler.setFormatter(form)
+    # The log must not stop the daemon, also when its disk is full.
+    logging.raiseExceptions = False
+    logging.basicConfig(level=settings.log_level.upper(), handlers=handlers, force=True)

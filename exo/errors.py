@@ -1,0 +1,185 @@
+"""Every error that exo raises on purpose.
+
+    ExoError
+    ├── ConfigError                 a setting is wrong
+    ├── HomeError                   exo's folders cannot be used
+    │   └── AlreadyRunning          another daemon holds this home
+    ├── PortInUse                   the API's address is taken
+    ├── DaemonError                 the daemon cannot be reached or did not start
+    │   └── DaemonNotRunning
+    ├── RequestError                the client asked for something that cannot be (400)
+    │   ├── UnsupportedField        a field exo does not honour yet
+    │   ├── ContextLengthExceeded
+    │   ├── ModelInvalid            a model folder is damaged or of no known architecture
+    │   ├── PlacementImpossible
+    │   ├── BodyTooLarge            (413)
+    │   ├── Forbidden               (403)
+    │   └── NotFound                (404)
+    │       ├── ModelNotFound
+    │       └── InstanceNotFound
+    ├── Unavailable                 not now, try again (503)
+    │   ├── QueueFull               (429)
+    │   └── StorageFull             (507)
+    ├── NotImplementedYet           (501)
+    └── EngineError                 the runner failed (500)
+        └── RunnerDied
+
+Each class says once what it means outside of Python: the HTTP `status`, OpenAI's error `type` and
+`code`, and the `exit_code` of the command line. The message says what happened; `hint` says what
+to do next.
+"""
+
+from typing import Any, ClassVar
+
+
+class ExoError(Exception):
+    """The root. `message` is a full sentence for a person; `hint` is the next thing to do."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str] = "internal_error"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        param: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.param = param
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}" if self.hint else self.message
+
+    def to_json(self) -> dict[str, Any]:
+        """The one error shape of the API, which is OpenAI's."""
+        return {
+            "error": {
+                "message": str(self),
+                "type": self.type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+
+class ConfigError(ExoError):
+    code = "config_invalid"
+    exit_code = 2
+
+
+class HomeError(ExoError):
+    code = "home_unusable"
+    exit_code = 4
+
+
+class AlreadyRunning(HomeError):
+    code = "already_running"
+    exit_code = 3
+
+
+class PortInUse(ExoError):
+    code = "port_in_use"
+    exit_code = 5
+
+
+class DaemonError(ExoError):
+    code = "daemon_error"
+    exit_code = 6
+
+
+class DaemonNotRunning(DaemonError):
+    code = "daemon_not_running"
+    exit_code = 7
+
+
+class RequestError(ExoError):
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_request"
+
+
+class UnsupportedField(RequestError):
+    code = "unsupported_parameter"
+
+
+class ContextLengthExceeded(RequestError):
+    code = "context_length_exceeded"
+
+
+class ModelInvalid(RequestError):
+    code = "model_invalid"
+
+
+class PlacementImpossible(RequestError):
+    code = "placement_impossible"
+
+
+class BodyTooLarge(RequestError):
+    status = 413
+    code = "body_too_large"
+
+
+class Forbidden(RequestError):
+    status = 403
+    type = "permission_error"
+    code = "forbidden"
+
+
+class NotFound(RequestError):
+    status = 404
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+
+
+class InstanceNotFound(NotFound):
+    code = "instance_not_found"
+
+
+class Unavailable(ExoError):
+    status = 503
+    type = "service_unavailable_error"
+    code = "unavailable"
+
+
+class QueueFull(Unavailable):
+    status = 429
+    type = "rate_limit_error"
+    code = "queue_full"
+
+
+class StorageFull(Unavailable):
+    status = 507
+    code = "storage_full"
+
+
+class NotImplementedYet(ExoError):
+    status = 501
+    code = "not_implemented"
+
+
+class EngineError(ExoError):
+    code = "engine_error"
+
+
+class RunnerDied(EngineError):
+    code = "runner_died"
+
+
+def error_class(code: str) -> type[ExoError]:
+    """The class that carries `code`, for an error that crossed a process or the network."""
+    found: list[type[ExoError]] = [ExoError]
+    for cls in found:
+        if cls.code == code:
+            return cls
+        found.extend(cls.__subclasses__())
+    return EngineError

@@ -1,0 +1,96 @@
+"""What an engine is: the one that computes tokens, behind the runner's scheduler.
+
+Everything but `tokenize` is called from the process's main thread only, since MLX's streams belong
+to a thread.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from exo.inference.messages import Load
+from exo.inference.types import FinishReason, Sampling
+
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class SequenceSpec:
+    """One sequence to compute: answer `index` of a request."""
+
+    sequence_id: int
+    prompt: Sequence[int]
+    max_tokens: int
+    sampling: Sampling
+    index: int = 0
+    logprobs: int | None = None
+    use_prefix_cache: bool = True
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """One sampled token. When `finish_reason` is STOP it is an end-of-text token, not text.
+
+    `top` are the likeliest (token, log probability) pairs, as many as were asked for.
+    """
+
+    sequence_id: int
+    token: int
+    finish_reason: FinishReason | None = None
+    logprob: float | None = None
+    top: Sequence[tuple[int, float]] = field(default=())
+
+
+class Detokenizer(Protocol):
+    """Turns tokens to text as they come; `last_segment` is what is new and complete."""
+
+    @property
+    def last_segment(self) -> str: ...
+    def add_token(self, token: int) -> None: ...
+    def finalize(self) -> None: ...
+
+
+class Engine(Protocol):
+    """Computes sequences together, one step at a time."""
+
+    def load(self, load: Load, progress: OnProgress) -> int:
+        """Load the shard; return the bytes it takes. Progress is (layers loaded, of how many).
+
+        Raises:
+            ModelInvalid: the files are not a model this engine can compute.
+        """
+        ...
+
+    def warm_up(self) -> None:
+        """Compute once, so that the first request does not pay for what comes once."""
+        ...
+
+    def tokenize(self, messages: Sequence[dict[str, Any]]) -> list[int]:
+        """The prompt's tokens, by the model's chat template. Any thread.
+
+        Raises:
+            RequestError: the template refuses the messages.
+        """
+        ...
+
+    def detokenizer(self) -> Detokenizer: ...
+
+    def token_text(self, token: int) -> tuple[str, bytes]:
+        """A token alone, as text and as the bytes it stands for."""
+        ...
+
+    def add(self, sequences: Sequence[SequenceSpec]) -> list[int]:
+        """Begin to compute; return how many prompt tokens each had in the prefix cache."""
+        ...
+
+    def remove(self, sequence_ids: Sequence[int]) -> None:
+        """Forget sequences that have not finished."""
+        ...
+
+    def step(self) -> list[Sampled]:
+        """Compute one step: one token of every decoding sequence, one chunk of prefill."""
+        ...
+
+    def peak_memory(self) -> int:
+        """Bytes at most in use since the last call."""
+        ...

@@ -1,0 +1,180 @@
+"""The messages between the daemon and a runner, and their frames on the unix socket.
+
+A frame is a 4-byte big-endian length and one msgpack map with a `type`. The daemon sends `Load`
+once, then `Generate` and `Cancel`; the runner answers `Hello`, `Progress`…, `Ready` or `Failed`,
+then `Tokens` and one `Finished` or `RequestFailed` for each request. `Heartbeat` comes every
+second; its `steps` moves on whenever the MLX thread finishes a piece of work.
+"""
+
+import struct
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgpack
+from pydantic import Field, TypeAdapter, ValidationError
+
+from exo.errors import EngineError, ExoError, error_class
+from exo.inference.types import Delta, GenerateRequest, Stats, Wire
+
+MAX_FRAME = 64 * 1024 * 1024
+HEADER = struct.Struct(">I")
+T = TypeVar("T")
+
+
+class Load(Wire):
+    """Load layers [start_layer, end_layer) of the model in `path`.
+
+    `kv_tokens` is how many tokens of keys and values the shard has memory for, over all sequences.
+    """
+
+    type: Literal["load"] = "load"
+    path: Path
+    start_layer: int
+    end_layer: int
+    context_length: int
+    max_concurrency: int
+    max_queue: int
+    kv_tokens: int
+    prefix_cache_bytes: int
+    cast_float32: bool
+
+
+class Generate(Wire):
+    type: Literal["generate"] = "generate"
+    request: GenerateRequest
+
+
+class Cancel(Wire):
+    type: Literal["cancel"] = "cancel"
+    request_id: str
+
+
+class Hello(Wire):
+    """The runner has imported its engine and waits for `Load`."""
+
+    type: Literal["hello"] = "hello"
+    pid: int
+    engine: str
+
+
+class Progress(Wire):
+    type: Literal["progress"] = "progress"
+    phase: Literal["loading", "warming"]
+    done: int
+    total: int
+
+
+class Ready(Wire):
+    type: Literal["ready"] = "ready"
+    memory: int
+
+
+class WireError(Wire):
+    """An `ExoError` in transit."""
+
+    code: str
+    message: str
+    hint: str | None = None
+    param: str | None = None
+    retry_after: float | None = None
+
+    @classmethod
+    def of(cls, error: ExoError) -> "WireError":
+        return cls(
+            code=error.code,
+            message=error.message,
+            hint=error.hint,
+            param=error.param,
+            retry_after=error.retry_after,
+        )
+
+    def to_error(self) -> ExoError:
+        return error_class(self.code)(
+            self.message, hint=self.hint, param=self.param, retry_after=self.retry_after
+        )
+
+
+class Failed(Wire):
+    """Loading failed; the runner exits. Trying again with the same files would fail again."""
+
+    type: Literal["failed"] = "failed"
+    error: WireError
+
+
+class Accepted(Wire):
+    """The prompt is tokenised and fits; the request waits for a slot."""
+
+    type: Literal["accepted"] = "accepted"
+    request_id: str
+    prompt_tokens: int
+
+
+class Tokens(Wire):
+    """What one step gave, for all requests."""
+
+    type: Literal["tokens"] = "tokens"
+    deltas: list[Delta]
+
+
+class Finished(Wire):
+    type: Literal["finished"] = "finished"
+    request_id: str
+    stats: Stats
+
+
+class RequestFailed(Wire):
+    type: Literal["request_failed"] = "request_failed"
+    request_id: str
+    error: WireError
+
+
+class Heartbeat(Wire):
+    type: Literal["heartbeat"] = "heartbeat"
+    steps: int
+    busy: bool
+
+
+ToRunner = Annotated[Load | Generate | Cancel, Field(discriminator="type")]
+FromRunner = Annotated[
+    Hello | Progress | Ready | Failed | Accepted | Tokens | Finished | RequestFailed | Heartbeat,
+    Field(discriminator="type"),
+]
+to_runner: TypeAdapter[ToRunner] = TypeAdapter(ToRunner)
+from_runner: TypeAdapter[FromRunner] = TypeAdapter(FromRunner)
+
+
+def encode(message: Wire) -> bytes:
+    """One frame.
+
+    Raises:
+        EngineError: the message is larger than a frame may be.
+    """
+    body: bytes = msgpack.packb(message.model_dump(mode="python"), default=str)
+    if len(body) > MAX_FRAME:
+        raise EngineError(f"A message to or from the runner has {len(body)} bytes, too many.")
+    return HEADER.pack(len(body)) + body
+
+
+def decode(adapter: TypeAdapter[T], body: bytes) -> T:
+    """The message in a frame's body.
+
+    Raises:
+        EngineError: it is no message of this version.
+    """
+    try:
+        data: Any = msgpack.unpackb(body, strict_map_key=False)
+        return adapter.validate_python(data)
+    except (ValueError, msgpack.UnpackException, ValidationError) as error:
+        raise EngineError("A message to or from the runner cannot be read.") from error
+
+
+def frame_length(header: bytes) -> int:
+    """The body's length that a header gives.
+
+    Raises:
+        EngineError: it is longer than a frame may be, so the stream is damaged.
+    """
+    (length,) = HEADER.unpack(header)
+    if length > MAX_FRAME:
+        raise EngineError(f"A frame of {length} bytes was announced on the runner's socket.")
+    return length

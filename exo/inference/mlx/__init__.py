@@ -1,0 +1,1 @@
+"""The MLX engine. Only runner processes import it."""

@@ -1,0 +1,193 @@
+"""What a runner does with messages: pure but for the engine it drives.
+
+`handle` takes a message from the daemon, `step` advances all sequences by one step; both return
+the messages to send back. No thread and no socket; the clock is passed in.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from exo.errors import ContextLengthExceeded, ExoError
+from exo.inference.answer import Answer
+from exo.inference.engine import Engine, Sampled, SequenceSpec
+from exo.inference.messages import (
+    Accepted,
+    Cancel,
+    Finished,
+    Generate,
+    Load,
+    RequestFailed,
+    Tokens,
+    WireError,
+)
+from exo.inference.scheduler import Scheduler
+from exo.inference.types import (
+    Delta,
+    GenerateRequest,
+    PrefixCacheHit,
+    Stats,
+    Wire,
+)
+
+
+@dataclass
+class _Open:
+    """A request that is not finished."""
+
+    request: GenerateRequest
+    prompt: Sequence[int]
+    arrived: float
+    sequences: set[int] = field(default_factory=set[int])
+    started: float | None = None
+    first_token: float | None = None
+    last_token: float | None = None
+    tokens: int = 0
+    cached_tokens: int = 0
+
+
+class Service:
+    """The requests of one shard, from arrival to the last token."""
+
+    def __init__(self, engine: Engine, load: Load, clock: Callable[[], float]) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._load = load
+        self._scheduler = Scheduler(load.max_concurrency, load.kv_tokens, load.max_queue)
+        self._open: dict[str, _Open] = {}
+        self._specs: dict[int, SequenceSpec] = {}
+        self._answers: dict[int, Answer] = {}
+        self._next_id = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether `step` has something to do."""
+        return bool(self._answers)
+
+    def handle(self, message: Generate | Cancel, prompt: Sequence[int] = ()) -> list[Wire]:
+        """Take in a request (with its prompt's tokens) or a cancellation."""
+        if isinstance(message, Cancel):
+            self._forget(message.request_id)
+            return []
+        request = message.request
+        try:
+            self._submit(request, prompt)
+        except ExoError as error:
+            return [RequestFailed(request_id=request.request_id, error=WireError.of(error))]
+        return [Accepted(request_id=request.request_id, prompt_tokens=len(prompt))]
+
+    def step(self) -> list[Wire]:
+        """Admit what fits, compute one step, and report it."""
+        self._admit()
+        return self._report(self._engine.step(), self._clock())
+
+    def fail_all(self, error: ExoError) -> list[Wire]:
+        """Give up every open request, when a step could not be computed."""
+        failed = list(self._open)
+        for request_id in failed:
+            self._forget(request_id)
+        return [RequestFailed(request_id=r, error=WireError.of(error)) for r in failed]
+
+    def _submit(self, request: GenerateRequest, prompt: Sequence[int]) -> None:
+        room = self._load.context_length - len(prompt)
+        wanted = request.max_tokens or max(room, 1)
+        if wanted > room:
+            raise ContextLengthExceeded(
+                f"This model's context is {self._load.context_length} tokens; the request needs "
+                f"{len(prompt) + wanted} ({len(prompt)} of the messages, {wanted} for the answer).",
+                hint="Shorten the messages or max_tokens.",
+                param="messages",
+            )
+        ids = range(self._next_id, self._next_id + request.n)
+        self._scheduler.submit(dict.fromkeys(ids, len(prompt) + wanted))
+        self._next_id = ids.stop
+        self._open[request.request_id] = _Open(request, prompt, self._clock(), set(ids))
+        for index, sequence_id in enumerate(ids):
+            self._answers[sequence_id] = Answer(request, index, self._engine)
+            self._specs[sequence_id] = SequenceSpec(
+                sequence_id=sequence_id,
+                prompt=prompt,
+                max_tokens=wanted,
+                sampling=request.sampling,
+                index=index,
+                logprobs=request.logprobs,
+                use_prefix_cache=request.use_prefix_cache,
+            )
+
+    def _admit(self) -> None:
+        specs = [self._specs.pop(sequence_id) for sequence_id in self._scheduler.admit()]
+        if not specs:
+            return
+        now = self._clock()
+        for spec, cached in zip(specs, self._engine.add(specs), strict=True):
+            entry = self._open[self._answers[spec.sequence_id].request_id]
+            entry.cached_tokens = max(entry.cached_tokens, cached)
+            if entry.started is None:
+                entry.started = now
+
+    def _report(self, sampled: Sequence[Sampled], now: float) -> list[Wire]:
+        deltas: list[Delta] = []
+        finished: list[Wire] = []
+        stopped: list[int] = []
+        for token in sampled:
+            answer = self._answers.get(token.sequence_id)
+            if answer is None:
+                continue
+            delta = answer.add(token)
+            deltas.append(delta)
+            entry = self._open[delta.request_id]
+            entry.tokens += 1
+            if entry.first_token is None:
+                entry.first_token = now
+            entry.last_token = now
+            if delta.finish_reason is not None:
+                if token.finish_reason is None:
+                    stopped.append(token.sequence_id)
+                self._release(token.sequence_id)
+                if not entry.sequences:
+                    finished.append(self._finish(entry, now))
+        if stopped:
+            self._engine.remove(stopped)
+        return [Tokens(deltas=deltas), *finished] if deltas else []
+
+    def _finish(self, entry: _Open, now: float) -> Finished:
+        del self._open[entry.request.request_id]
+        started = now if entry.started is None else entry.started
+        first = now if entry.first_token is None else entry.first_token
+        prefill = max(first - started, 1e-9)
+        decode = (first if entry.last_token is None else entry.last_token) - first
+        prompt = len(entry.prompt)
+        stats = Stats(
+            prompt_tokens=prompt,
+            generation_tokens=entry.tokens,
+            cached_tokens=entry.cached_tokens,
+            prefix_cache_hit=_hit(entry.cached_tokens, prompt),
+            queue_time=started - entry.arrived,
+            ttft=first - entry.arrived,
+            total_time=now - entry.arrived,
+            prompt_tps=(prompt - entry.cached_tokens) / prefill,
+            generation_tps=(entry.tokens - entry.request.n) / decode if decode > 0 else 0.0,
+            peak_memory_usage=self._engine.peak_memory(),
+        )
+        return Finished(request_id=entry.request.request_id, stats=stats)
+
+    def _forget(self, request_id: str) -> None:
+        entry = self._open.pop(request_id, None)
+        if entry is None:
+            return
+        running = [s for s in sorted(entry.sequences) if self._release(s)]
+        if running:
+            self._engine.remove(running)
+
+    def _release(self, sequence_id: int) -> bool:
+        answer = self._answers.pop(sequence_id)
+        self._specs.pop(sequence_id, None)
+        if entry := self._open.get(answer.request_id):
+            entry.sequences.discard(sequence_id)
+        return self._scheduler.release(sequence_id)
+
+
+def _hit(cached: int, prompt: int) -> PrefixCacheHit:
+    if not cached:
+        return PrefixCacheHit.NONE
+    # The last token of a prompt is always computed: its logits are what is wanted.
+    return PrefixCacheHit.EXACT if cached >= prompt - 1 else PrefixCacheHit.PARTIAL

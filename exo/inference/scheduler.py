@@ -1,0 +1,80 @@
+"""Who computes next: admission by free slots and free KV memory, in the order of arrival.
+
+Pure: it counts, the runner's service acts on it.
+"""
+
+from collections import OrderedDict
+
+from exo.errors import QueueFull, RequestError
+
+
+class Scheduler:
+    """Sequences wait in a bounded queue and run in a bounded set.
+
+    A sequence reserves the KV memory of all the tokens it may ever hold, so that one that was
+    admitted can always finish. The head of the queue is never overtaken: a long request is not
+    starved by short ones.
+    """
+
+    def __init__(self, slots: int, kv_tokens: int, max_queue: int) -> None:
+        self.slots = slots
+        self.kv_tokens = kv_tokens
+        self.max_queue = max_queue
+        self._waiting: OrderedDict[int, int] = OrderedDict()
+        self._running: dict[int, int] = {}
+
+    @property
+    def waiting(self) -> int:
+        """Sequences in the queue."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """Sequences being computed."""
+        return len(self._running)
+
+    @property
+    def free_kv_tokens(self) -> int:
+        return self.kv_tokens - sum(self._running.values())
+
+    def submit(self, sequences: dict[int, int]) -> None:
+        """Queue the sequences of one request, each with the tokens it may hold: all or none.
+
+        Raises:
+            QueueFull: there is no room in the queue.
+            RequestError: one of them could never run.
+        """
+        needed = max(sequences.values())
+        if needed > self.kv_tokens:
+            raise RequestError(
+                f"The request may need {needed} tokens of KV cache; this instance has memory for "
+                f"{self.kv_tokens}.",
+                hint="Ask for fewer max_tokens, or create the instance with more memory free.",
+            )
+        room = self.slots - self.running + self.max_queue
+        if self.waiting + len(sequences) > room:
+            raise QueueFull(
+                f"{self.waiting} sequences already wait for this model.",
+                hint="Try again shortly.",
+                retry_after=1,
+            )
+        self._waiting.update(sequences)
+
+    def admit(self) -> list[int]:
+        """Move what fits from the queue to the running set; return it."""
+        admitted: list[int] = []
+        free = self.free_kv_tokens
+        while self._waiting and self.running < self.slots:
+            sequence_id, tokens = next(iter(self._waiting.items()))
+            if tokens > free:
+                break
+            self._waiting.popitem(last=False)
+            self._running[sequence_id] = tokens
+            free -= tokens
+            admitted.append(sequence_id)
+        return admitted
+
+    def release(self, sequence_id: int) -> bool:
+        """Forget a sequence; true if it was running."""
+        self._waiting.pop(sequence_id, None)
+        return self._running.pop(sequence_id, None) is not None

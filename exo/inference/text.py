@@ -1,0 +1,45 @@
+"""Stop strings in a stream of text, also when they come in pieces."""
+
+from collections.abc import Sequence
+
+
+class StopBuffer:
+    """Holds back text that may be the beginning of a stop string.
+
+    `push` returns the text that is safe to send. Once a stop string is complete, `stopped` is
+    true and neither it nor anything after it is ever returned.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = [stop for stop in stops if stop]
+        self._held = ""
+        self.stopped = False
+
+    def push(self, text: str) -> str:
+        """Add `text`; return what can no longer become part of a stop string."""
+        if self.stopped:
+            return ""
+        if not self._stops:
+            return text
+        held = self._held + text
+        ends = [at for stop in self._stops if (at := held.find(stop)) >= 0]
+        if ends:
+            self.stopped, self._held = True, ""
+            return held[: min(ends)]
+        keep = max(_overlap(held, stop) for stop in self._stops)
+        cut = len(held) - keep
+        self._held = held[cut:]
+        return held[:cut]
+
+    def flush(self) -> str:
+        """The held text, at the end of the answer."""
+        held, self._held = self._held, ""
+        return held
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that is a proper beginning of `stop`."""
+    for size in range(min(len(text), len(stop) - 1), 0, -1):
+        if stop.startswith(text[-size:]):
+            return size
+    return 0

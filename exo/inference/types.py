@@ -1,0 +1,98 @@
+"""The one request type of text generation, and what comes back for it.
+
+Every API is an adapter to `GenerateRequest`; every engine answers it. These cross the process
+border to the runner and, later, the network, so they are validated where they arrive.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Wire(BaseModel):
+    """Base of what crosses a process border."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Sampling(Wire):
+    """How a token is drawn from the logits.
+
+    Penalties follow OpenAI: presence and frequency count the tokens of the answer only; the
+    repetition penalty (https://arxiv.org/abs/1909.05858) also those of the prompt. The filters
+    (top_k, top_p, min_p) see the distribution at temperature 1, as in mlx-lm.
+    """
+
+    temperature: float = Field(default=1.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    min_p: float = Field(default=0.0, ge=0, le=1)
+    seed: int = 0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = Field(default=1.0, gt=0)
+    logit_bias: dict[int, float] = {}
+
+
+class GenerateRequest(Wire):
+    """One request. `max_tokens` None means as many as the context holds.
+
+    `n` answers are sampled from one prompt; answer i uses the stream (seed, i). `logprobs` is the
+    number of alternatives wanted per token, 0 for the chosen token alone, None for no logprobs.
+    """
+
+    request_id: str
+    messages: list[dict[str, Any]]
+    sampling: Sampling = Sampling()
+    max_tokens: int | None = Field(default=None, ge=1)
+    stop: list[str] = []
+    n: int = Field(default=1, ge=1)
+    logprobs: int | None = Field(default=None, ge=0)
+    use_prefix_cache: bool = True
+
+
+class FinishReason(StrEnum):
+    STOP = "stop"
+    LENGTH = "length"
+
+
+class TokenLogprob(Wire):
+    """One token and its natural-log probability; `raw` are its bytes in the text."""
+
+    token: str
+    raw: bytes
+    logprob: float
+    top: list["TokenLogprob"] = []
+
+
+class Delta(Wire):
+    """What one step added to one answer. `text` may be empty while a stop string is undecided."""
+
+    request_id: str
+    index: int = 0
+    text: str = ""
+    token_ids: list[int] = []
+    logprobs: list[TokenLogprob] = []
+    finish_reason: FinishReason | None = None
+
+
+class PrefixCacheHit(StrEnum):
+    NONE = "none"
+    PARTIAL = "partial"
+    EXACT = "exact"
+
+
+class Stats(Wire):
+    """Of one finished request. Times in seconds since it reached the runner, memory in bytes."""
+
+    prompt_tokens: int
+    generation_tokens: int
+    cached_tokens: int = 0
+    prefix_cache_hit: PrefixCacheHit = PrefixCacheHit.NONE
+    queue_time: float
+    ttft: float
+    total_time: float
+    prompt_tps: float
+    generation_tps: float
+    peak_memory_usage: int
