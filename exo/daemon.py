@@ -70,7 +70,7 @@ class _Daemon:
     async def run(self) -> int:
         identity = load_identity(self._paths.identity)
         listener = self._listen()
-        address = f"{_shown(self._settings.host)}:{listener.getsockname()[1]}"
+        address = f"{_reachable(self._settings.host)}:{listener.getsockname()[1]}"
         node = self._make_node(identity.peer_id, address)
         context = self._make_context(node)
         app = make_app(
@@ -223,7 +223,9 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _shown(host: str) -> str:
+def _reachable(host: str) -> str:
+    """An address that a client on this machine can use, in the form of a URL."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  not bound to here
     return f"[{host}]" if ":" in host else host
 
 

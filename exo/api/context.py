@@ -22,8 +22,13 @@ class Context:
     draining: bool = False
 
     async def card(self, name: str) -> ModelCard:
-        """The model called `name`; see `Registry.resolve`."""
-        return await asyncio.to_thread(self.registry.resolve, name)
+        """The model called `name`; see `Registry.resolve`. Of two folders with one name, the one
+        that was placed later goes by its path."""
+        card = await asyncio.to_thread(self.registry.resolve, name)
+        for instance in self.node.state.instances.values():
+            if instance.card.model_id == card.model_id and instance.card.path != card.path:
+                return card.model_copy(update={"model_id": str(card.path)})
+        return card
 
 
 CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)

@@ -24,6 +24,11 @@ from exo.errors import PlacementImpossible
 from exo.inference.ids import new_id
 from exo.models.card import ModelCard
 
+_WAYS = (
+    (Sharding.PIPELINE, InstanceMeta.LOCAL),
+    (Sharding.PIPELINE, InstanceMeta.TCP),
+    (Sharding.TENSOR, InstanceMeta.MLX),
+)
 _previews: TypeAdapter[list[PreviewView]] = TypeAdapter(list[PreviewView])
 
 
@@ -152,11 +157,10 @@ async def previews(request: web.Request) -> web.Response:
     context = context_of(request)
     card = await context.card(read_query(request, PreviewQuery).model_id)
     resources = await context.node.resources()
-    found: list[PreviewView] = []
-    for sharding in Sharding:
-        for meta in (InstanceMeta.LOCAL, InstanceMeta.TCP, InstanceMeta.MLX):
-            wanted = Wanted(sharding=sharding, instance_meta=meta)
-            found.append(_preview(card, wanted, meta, resources))
+    found = [
+        _preview(card, Wanted(sharding=sharding, instance_meta=meta), meta, resources)
+        for sharding, meta in _WAYS
+    ]
     return json_list(_previews, found)
 
 

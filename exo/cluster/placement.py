@@ -101,13 +101,14 @@ def _on_one_node(card: ModelCard, wanted: Wanted, node: NodeResources) -> Placem
     element = 4 if cast or card.dtype == "float32" else 2
     per_token = card.kv_bytes_per_token(element)
     room = (node.free_memory - weights - working) // per_token
-    context = wanted.context_length or min(card.context_length, DEFAULT_CONTEXT, max(room, 0))
-    if room < max(context, 1) or context < min(card.context_length, 512):
-        needed = weights + working + per_token * (wanted.context_length or 512)
+    least = _least_context(card, wanted)
+    if room < least:
+        needed = weights + working + per_token * least
         raise PlacementImpossible(
             f"{card.model_id} needs {_gib(needed)} on {node.name} and {_gib(node.free_memory)} "
             "is free for it."
         )
+    context = wanted.context_length or min(card.context_length, DEFAULT_CONTEXT, room)
     concurrency = wanted.concurrency or DEFAULT_CONCURRENCY
     share = int(node.free_memory * _KV_SHARE) // per_token
     kv_tokens = min(room, context * concurrency, max(context, share))
@@ -140,8 +141,13 @@ def _weight_bytes(card: ModelCard, cast: bool) -> int:
 
 
 def _least_kv(card: ModelCard, wanted: Wanted, element: int) -> int:
-    context = wanted.context_length or min(card.context_length, 512)
-    return _working_bytes(card, wanted) + context * card.kv_bytes_per_token(element)
+    kv = _least_context(card, wanted) * card.kv_bytes_per_token(element)
+    return _working_bytes(card, wanted) + kv
+
+
+def _least_context(card: ModelCard, wanted: Wanted) -> int:
+    """Tokens without which a model is of no use."""
+    return wanted.context_length or min(card.context_length, 512)
 
 
 def _working_bytes(card: ModelCard, wanted: Wanted) -> int:

@@ -1,14 +1,14 @@
 """Who a node is: an Ed25519 key, made at first start and kept for good.
 
 The peer id is libp2p's: base58 of the identity multihash of the protobuf-encoded public key
-(https://github.com/libp2p/specs/blob/master/peer-ids/peer-ids.md). It begins with `12D3Koo`.
+(https://github.com/libp2p/specs/blob/master/peer-ids/peer-ids.md). It begins with `12D3Koo`. On
+disk the private key is 32 bytes in hex (RFC 8032, section 5.1.5).
 """
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from exo.errors import HomeError
@@ -37,18 +37,17 @@ def load_identity(path: Path) -> Identity:
         HomeError: the file cannot be read or written, or is no key.
     """
     try:
-        pem = path.read_bytes()
+        text = path.read_text("ascii")
     except FileNotFoundError:
         return _create(path)
     except OSError as error:
         raise HomeError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise _damaged(path) from error
     try:
-        key = serialization.load_pem_private_key(pem, password=None)
+        return Identity(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(text)))
     except ValueError as error:
         raise _damaged(path) from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise _damaged(path)
-    return Identity(key)
 
 
 def peer_id(public_key: bytes) -> str:
@@ -58,16 +57,11 @@ def peer_id(public_key: bytes) -> str:
 
 def _create(path: Path) -> Identity:
     key = Ed25519PrivateKey.generate()
-    pem = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
     part = path.with_suffix(".part")
     try:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(key.private_bytes_raw().hex() + "\n")
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)

@@ -1,0 +1,234 @@
+"""`exo instance …`: models that are placed and served."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from exo.cli.client import Client, JsonObject, connect, model_argument, path_segment
+from exo.cli.follow import layers, require_ready, wait
+from exo.cli.output import JsonOption, bytes_text, count_text, fields, out, rate_text, table
+from exo.errors import InstanceNotFound, RequestError
+
+app = typer.Typer(name="instance", help="Place models and manage them.", no_args_is_help=True)
+
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Name or folder of a model.")]
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="Instance id, or its beginning.")]
+
+
+class Sharding(StrEnum):
+    """How a model is split over nodes."""
+
+    pipeline = "pipeline"
+    tensor = "tensor"
+
+
+@app.command()
+def create(
+    model: ModelArgument,
+    min_nodes: Annotated[
+        int | None, typer.Option(min=1, help="Fewest nodes to split the model over.")
+    ] = None,
+    sharding: Annotated[
+        Sharding | None, typer.Option(help="Split by layers or inside of them.")
+    ] = None,
+    context: Annotated[
+        int | None, typer.Option(min=1, help="Longest prompt and answer together, in tokens.")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Requests computed at the same time.")
+    ] = None,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Return before the instance is ready.")
+    ] = False,
+    _json: JsonOption = False,
+) -> None:
+    """Place a model and wait until it is ready."""
+    wanted = {
+        "model_id": model_argument(model),
+        "min_nodes": min_nodes,
+        "sharding": sharding.value if sharding else None,
+        "context_length": context,
+        "concurrency": concurrency,
+    }
+    body = {"instance": {name: value for name, value in wanted.items() if value is not None}}
+    with connect() as api:
+        instance = api.post("/instance", body)
+        if not no_wait:
+            instance = _wait(api, instance)
+    if out.json or instance["status"] != "failed":
+        out.result(instance, lambda: details(instance))
+    require_ready(instance)
+
+
+@app.command("list")
+def list_(_json: JsonOption = False) -> None:
+    """List the instances."""
+    with connect() as api:
+        answer = api.get("/instance")
+    out.result(answer, lambda: overview(answer["data"]))
+
+
+@app.command()
+def show(instance_id: IdArgument, _json: JsonOption = False) -> None:
+    """Show an instance and its shards."""
+    with connect() as api:
+        instance = api.get(f"/instance/{path_segment(find_id(api, instance_id))}")
+    out.result(instance, lambda: details(instance))
+
+
+@app.command()
+def preview(model: ModelArgument, _json: JsonOption = False) -> None:
+    """Show how a model could be placed."""
+    with connect() as api:
+        previews = api.get_list("/instance/previews", model_id=model_argument(model))
+    columns = ["sharding", "meta", "min nodes", "nodes", "memory", "prefill", "decode", "problem"]
+    out.result(
+        previews,
+        lambda: table(columns, map(_preview_row, previews), empty="There is no way to place it."),
+    )
+
+
+@app.command()
+def delete(instance_id: IdArgument, _json: JsonOption = False) -> None:
+    """End an instance and free its memory."""
+    with connect() as api:
+        answer = api.delete(f"/instance/{path_segment(find_id(api, instance_id))}")
+    out.result(answer, lambda: f"Instance {answer['instance_id']} is deleted.")
+
+
+def ensure_ready(api: Client, model: str) -> JsonObject:
+    """A ready instance of `model`; places the model if no instance has it yet."""
+    names = _names(api, model)
+    instances = [
+        instance
+        for instance in api.get("/instance")["data"]
+        if instance["model_id"] in names and instance["status"] != "failed"
+    ]
+    ready = [instance for instance in instances if instance["status"] == "ready"]
+    if ready or instances:
+        instance = (ready or instances)[0]
+    else:
+        instance = api.post("/instance", {"instance": {"model_id": model}})
+    return require_ready(wait(api, instance))
+
+
+def find_id(api: Client, beginning: str) -> str:
+    """The id of the one instance whose id begins so.
+
+    Raises:
+        InstanceNotFound: there is none.
+        RequestError: there are several, or the beginning is empty.
+    """
+    if not beginning:
+        # An unset variable in a script must not mean "the only one there is".
+        raise RequestError("The instance id is empty.", hint="`exo instance list` shows them.")
+    ids: list[str] = [instance["instance_id"] for instance in api.get("/instance")["data"]]
+    found = [one for one in ids if one.startswith(beginning)]
+    if beginning in ids or len(found) == 1:
+        return beginning if beginning in ids else found[0]
+    if found:
+        raise RequestError(
+            f"{count_text(len(found), 'instance')} have an id that begins with '{beginning}'.",
+            hint=f"Give more of it: {', '.join(found)}.",
+        )
+    raise InstanceNotFound(
+        f"No instance has an id that begins with '{beginning}'.",
+        hint="`exo instance list` shows them.",
+    )
+
+
+def overview(instances: Sequence[JsonObject]) -> str:
+    """The table of instances."""
+    rows = (
+        (
+            instance["model_id"],
+            _status(instance),
+            instance["context_length"],
+            len({shard["node_id"] for shard in instance["shards"]}),
+            bytes_text(sum(shard["memory"] for shard in instance["shards"])),
+            instance["instance_id"],
+        )
+        for instance in instances
+    )
+    columns = ["model", "status", "context", "nodes", "memory", "id"]
+    return table(columns, rows, empty="There are no instances.")
+
+
+def details(instance: JsonObject) -> str:
+    """Everything about one instance."""
+    facts = fields(
+        [
+            ("Instance", instance["instance_id"]),
+            ("Model", instance["model_id"]),
+            ("Status", _status(instance)),
+            *([("Reason", instance["reason"])] if instance.get("reason") else []),
+            ("Sharding", instance["sharding"]),
+            ("Context", f"{instance['context_length']} tokens"),
+            ("Concurrency", instance["concurrency"]),
+            ("Created", instance["created_at"]),
+        ]
+    )
+    rows = (
+        (
+            shard["rank"],
+            f"{shard['start_layer']}-{shard['end_layer'] - 1}",
+            bytes_text(shard["memory"]),
+            *_runner(shard["runner"]),
+            shard["node_id"],
+        )
+        for shard in instance["shards"]
+    )
+    columns = ["rank", "layers", "memory", "runner", "pid", "restarts", "node"]
+    return f"{facts}\n\n{table(columns, rows, empty='It has no shards.')}"
+
+
+def _wait(api: Client, instance: JsonObject) -> JsonObject:
+    try:
+        return wait(api, instance)
+    except KeyboardInterrupt:
+        out.note(
+            f"The instance goes on loading; `exo instance delete {instance['instance_id']}` "
+            "ends it."
+        )
+        raise
+
+
+def _names(api: Client, model: str) -> set[str]:
+    """Every name under which an instance of `model` may be recorded."""
+    names = {model}
+    for card in api.get("/models")["data"]:
+        known = {card["id"], card.get("hugging_face_id"), card.get("path"), card.get("name")}
+        if model in known or model in card.get("aliases", []):
+            names.add(card["id"])
+    return names
+
+
+def _status(instance: JsonObject) -> str:
+    if instance["status"] != "loading":
+        return instance["status"]
+    done, total = layers(instance)
+    return f"loading {done}/{total}"
+
+
+def _runner(runner: JsonObject | None) -> tuple[object, object, object]:
+    if not runner:
+        return None, None, None
+    error = f" ({runner['error']})" if runner.get("error") else ""
+    return f"{runner['status']}{error}", runner["pid"], runner["restarts"]
+
+
+def _preview_row(preview: JsonObject) -> Sequence[object]:
+    placement: JsonObject = preview["instance"] or {}
+    memory: dict[str, int] = placement.get("memory_by_node") or {}
+    return (
+        preview["sharding"],
+        preview["instance_meta"],
+        preview["min_nodes"],
+        len(memory) or None,
+        bytes_text(sum(memory.values())) if memory else None,
+        rate_text(placement.get("prefill_tps")),
+        rate_text(placement.get("decode_tps")),
+        preview["error"],
+    )

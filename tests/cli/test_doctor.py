@@ -1,0 +1,192 @@
+"""`exo doctor`: each check, and the report."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exo import __version__
+from exo.cli import doctor
+from exo.config import Paths, Settings
+
+from .conftest import Exo, record
+from .fake_api import DEVICE
+
+
+class FakeProbe:
+    """Stands for `subprocess.run` of the probe."""
+
+    def __init__(self, code: int = 0, out: str = "", err: str = "", slow: bool = False) -> None:
+        self.result = subprocess.CompletedProcess([], code, out, err)
+        self.slow = slow
+        self.command: list[str] = []
+
+    def __call__(self, command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        self.command = command
+        if self.slow:
+            raise subprocess.TimeoutExpired(command, options["timeout"])
+        return self.result
+
+
+def use_probe(monkeypatch: pytest.MonkeyPatch, probe: FakeProbe) -> FakeProbe:
+    monkeypatch.setattr("exo.cli.doctor.subprocess.run", probe)
+    return probe
+
+
+@pytest.fixture
+def good(monkeypatch: pytest.MonkeyPatch, home: Path) -> FakeProbe:
+    """A device on which all is well."""
+    monkeypatch.setenv("EXO_PORT", "0")
+    monkeypatch.setattr(doctor.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(doctor.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    usage = namedtuple("Usage", "total used free")(0, 0, 500 * 1024**3)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    model = home / "data" / "models" / "exo-demo"
+    model.mkdir(parents=True)
+    (model / "config.json").touch()
+    return use_probe(monkeypatch, FakeProbe(out=json.dumps(DEVICE)))
+
+
+def test_a_healthy_device(exo: Exo, good: FakeProbe, home: Path) -> None:
+    python = ".".join(map(str, sys.version_info[:3]))
+
+    result = exo("doctor")
+
+    assert result.code == 0
+    assert result.out == (
+        f"✓ exo: {__version__}\n"
+        f"✓ Python: {python}\n"
+        "✓ platform: Linux x86_64\n"
+        "✓ MLX: 0.32.2 on Test CPU (cpu): 150 GFLOP/s float32, 20 GFLOP/s bfloat16, "
+        "memory 40 GB/s\n"
+        "✓ compiler: /usr/bin/g++\n"
+        "✓ settings: defaults and environment\n"
+        f"✓ folders: {home}/data and {home}/state are writable\n"
+        f"✓ models: 1 model in {home}/data/models\n"
+        f"✓ disk: 500.0 GiB free at {home}/data/models\n"
+        "✓ port: 127.0.0.1:0 is free\n"
+    )
+    assert good.command == [sys.executable, "-P", "-m", "exo.device.probe"]
+    report = exo("doctor", "--json").json()
+    assert report["ok"] is True
+    assert report["checks"][0] == {
+        "name": "exo",
+        "verdict": "ok",
+        "detail": __version__,
+        "hint": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("probe", "problem"),
+    [
+        (FakeProbe(1, '{"error": "ImportError: libmlx.so"}'), "ImportError: libmlx.so"),
+        (FakeProbe(slow=True), "no answer within 60 s"),
+        (FakeProbe(-11), "the probe ended with code -11: no output"),
+        (FakeProbe(1, "", "a\nNo module named mlx\n"), "code 1: No module named mlx"),
+    ],
+)
+def test_a_backend_that_does_not_work(
+    exo: Exo, good: FakeProbe, monkeypatch: pytest.MonkeyPatch, probe: FakeProbe, problem: str
+) -> None:
+    use_probe(monkeypatch, probe)
+
+    result = exo("doctor")
+
+    assert result.code == 1
+    assert f"{problem}\n  Install exo with one backend" in result.out
+    assert "✗ MLX: " in result.out
+
+
+def test_warnings_are_not_failures(
+    exo: Exo, good: FakeProbe, monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    usage = namedtuple("Usage", "total used free")(0, 0, 1024**3)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    shutil.rmtree(home / "data" / "models" / "exo-demo")
+
+    result = exo("doctor")
+
+    assert result.code == 0
+    assert "! compiler: no g++" in result.out
+    assert "! disk: 1.0 GiB free" in result.out
+    assert "! models: there are none in " in result.out
+
+
+def test_wrong_settings(exo: Exo, good: FakeProbe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXO_PORT", "many")
+
+    result = exo("doctor")
+
+    assert result.code == 1
+    assert "✗ settings: The setting 'port' from EXO_PORT is wrong" in result.out
+
+
+def test_folders_that_cannot_be_used(
+    exo: Exo, good: FakeProbe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "data").touch()
+    monkeypatch.setenv("EXO_HOME", str(tmp_path / "other"))
+
+    result = exo("doctor")
+
+    assert result.code == 1
+    assert "✗ folders: exo cannot write to " in result.out
+
+
+def test_a_models_folder_that_is_not_there(
+    exo: Exo, good: FakeProbe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EXO_MODELS_DIR", str(tmp_path / "gone"))
+
+    result = exo("doctor")
+
+    assert result.code == 1
+    assert f"✗ models: {tmp_path}/gone does not exist\n" in result.out
+
+
+def test_a_port_that_another_program_has(paths: Paths) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        settings = Settings(port=other.getsockname()[1])
+
+        check = doctor.check_port(settings, paths)
+
+    assert (check.verdict, check.hint is not None) == ("fail", True)
+    assert f"127.0.0.1:{settings.port} cannot be used" in check.detail
+
+
+def test_a_port_that_this_exo_has(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths.prepare()
+    record(paths, "http://127.0.0.1:52415")
+    monkeypatch.setattr("exo.cli.local.is_running", lambda _: True)
+
+    check = doctor.check_port(Settings(), paths)
+
+    assert check.detail == "exo is running at http://127.0.0.1:52415 (pid 4242)"
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "verdict"),
+    [
+        ("Linux", "x86_64", "ok"),
+        ("Darwin", "arm64", "ok"),
+        ("Darwin", "x86_64", "fail"),
+        ("Windows", "AMD64", "fail"),
+    ],
+)
+def test_platforms(system: str, machine: str, verdict: str) -> None:
+    assert doctor.check_platform(system, machine).verdict == verdict
+
+
+def test_an_old_python() -> None:
+    assert doctor.check_python((3, 10, 4)).verdict == "fail"
+    assert doctor.check_python((3, 11, 0)).verdict == "ok"

@@ -1,0 +1,113 @@
+"""An engine without a model: it answers with the words of the last message, over and over."""
+
+import os
+import signal
+from collections.abc import Sequence
+from typing import Any
+
+from exo.errors import ModelInvalid, RequestError
+from exo.inference.engine import Detokenizer, OnProgress, Sampled, SequenceSpec
+from exo.inference.messages import Load
+from exo.inference.types import FinishReason
+
+END = 0
+LAYERS = 4
+MEMORY = 1000
+
+
+class Words(Detokenizer):
+    """Each token is a word and a space; the text is known at once."""
+
+    def __init__(self, vocabulary: Sequence[str]) -> None:
+        self._vocabulary = vocabulary
+        self._segment = ""
+
+    @property
+    def last_segment(self) -> str:
+        segment, self._segment = self._segment, ""
+        return segment
+
+    def add_token(self, token: int) -> None:
+        self._segment += self._vocabulary[token] + " "
+
+    def finalize(self) -> None:
+        pass
+
+
+class FakeEngine:
+    """Deterministic: the answer to "a b c" is "a b c a b c …", up to max_tokens; the word `end`
+    ends it. `crash` kills the process, `fail` makes the step raise, `refuse` is refused."""
+
+    def __init__(self) -> None:
+        self.vocabulary: list[str] = ["<end>"]
+        self.sequences: dict[int, tuple[SequenceSpec, int]] = {}
+        self.loaded: Load | None = None
+        self.added: list[int] = []
+        self.removed: list[int] = []
+
+    def load(self, load: Load, progress: OnProgress) -> int:
+        if "invalid" in load.path.name:
+            raise ModelInvalid(f"The model at {load.path} is invalid.")
+        for done in range(LAYERS + 1):
+            progress(done, LAYERS)
+        self.loaded = load
+        return MEMORY
+
+    def warm_up(self) -> None:
+        pass
+
+    def tokenize(self, messages: Sequence[dict[str, Any]]) -> list[int]:
+        words = str(messages[-1]["content"]).split()
+        if "refuse" in words:
+            raise RequestError("The template refuses these messages.", param="messages")
+        return [self._token(word) for word in words]
+
+    def detokenizer(self) -> Detokenizer:
+        return Words(self.vocabulary)
+
+    def token_text(self, token: int) -> tuple[str, bytes]:
+        text = self.vocabulary[token] + " "
+        return text, text.encode()
+
+    def add(self, sequences: Sequence[SequenceSpec]) -> list[int]:
+        for spec in sequences:
+            self.sequences[spec.sequence_id] = (spec, 0)
+            self.added.append(spec.sequence_id)
+        return [0 for _ in sequences]
+
+    def remove(self, sequence_ids: Sequence[int]) -> None:
+        for sequence_id in sequence_ids:
+            del self.sequences[sequence_id]
+            self.removed.append(sequence_id)
+
+    def step(self) -> list[Sampled]:
+        return [self._sample(sequence_id) for sequence_id in list(self.sequences)]
+
+    def peak_memory(self) -> int:
+        return MEMORY
+
+    def _sample(self, sequence_id: int) -> Sampled:
+        spec, position = self.sequences[sequence_id]
+        token = spec.prompt[position % len(spec.prompt)]
+        word = self.vocabulary[token]
+        if word == "crash":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if word == "fail":
+            raise RuntimeError("the fake was told to fail")
+        reason = None
+        if word == "end":
+            token, reason = END, FinishReason.STOP
+        elif position + 1 == spec.max_tokens:
+            reason = FinishReason.LENGTH
+        if reason:
+            del self.sequences[sequence_id]
+        else:
+            self.sequences[sequence_id] = (spec, position + 1)
+        top = [(token, -0.5)] * (spec.logprobs or 0)
+        logprob = None if spec.logprobs is None else -0.5
+        return Sampled(sequence_id, token, reason, logprob, top)
+
+    def _token(self, word: str) -> int:
+        if word not in self.vocabulary:
+            self.vocabulary.append(word)
+        return self.vocabulary.index(word)

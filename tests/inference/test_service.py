@@ -1,0 +1,182 @@
+"""The runner's service over the fake engine: no process, no socket, no real time."""
+
+from pathlib import Path
+
+import pytest
+
+from exo.errors import EngineError
+from exo.inference.messages import (
+    Accepted,
+    Cancel,
+    Finished,
+    Generate,
+    Load,
+    RequestFailed,
+    Tokens,
+)
+from exo.inference.runner.service import Service
+from exo.inference.types import Delta, FinishReason, GenerateRequest
+from tests.fakes.engine import FakeEngine
+
+LOAD = Load(
+    path=Path("model"),
+    start_layer=0,
+    end_layer=4,
+    context_length=20,
+    max_concurrency=2,
+    max_queue=2,
+    kv_tokens=100,
+    prefix_cache_bytes=0,
+    cast_float32=False,
+)
+
+
+class Bench:
+    """A service, its engine, a clock that is set by hand, and everything that it said."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.engine = FakeEngine()
+        self.service = Service(self.engine, LOAD, lambda: self.now)
+        self.said: list[object] = []
+
+    def ask(self, text: str, request_id: str = "r", **fields: object) -> None:
+        message = [{"role": "user", "content": text}]
+        request = GenerateRequest.model_validate(
+            {"request_id": request_id, "messages": message, **fields}
+        )
+        self.said += self.service.handle(Generate(request=request), self.engine.tokenize(message))
+
+    def step(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.now += 1
+            self.said += self.service.step()
+
+    def run(self) -> None:
+        while self.service.busy:
+            self.step()
+
+    def deltas(self, request_id: str = "r", index: int = 0) -> list[Delta]:
+        tokens = [m for m in self.said if isinstance(m, Tokens)]
+        found = [d for m in tokens for d in m.deltas]
+        return [d for d in found if (d.request_id, d.index) == (request_id, index)]
+
+    def text(self, request_id: str = "r", index: int = 0) -> str:
+        return "".join(delta.text for delta in self.deltas(request_id, index))
+
+    def of(self, kind: type) -> list:
+        return [message for message in self.said if isinstance(message, kind)]
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_an_answer_from_acceptance_to_statistics(bench: Bench):
+    bench.ask("a b", max_tokens=3)
+    bench.run()
+    assert isinstance(bench.said[0], Accepted)
+    assert bench.said[0].prompt_tokens == 2
+    assert bench.text() == "a b a "
+    assert bench.deltas()[-1].finish_reason is FinishReason.LENGTH
+    stats = bench.of(Finished)[0].stats
+    assert (stats.prompt_tokens, stats.generation_tokens) == (2, 3)
+    # Accepted at 100, admitted at 101, tokens at 101, 102 and 103.
+    assert (stats.queue_time, stats.ttft, stats.total_time) == (1, 1, 3)
+    assert stats.generation_tps == pytest.approx(1.0)
+
+
+def test_the_end_of_text_token_is_no_text(bench: Bench):
+    bench.ask("a end")
+    bench.run()
+    assert bench.text() == "a "
+    assert bench.deltas()[-1].finish_reason is FinishReason.STOP
+
+
+def test_a_stop_string_over_two_tokens_ends_the_sequence_in_the_engine(bench: Bench):
+    bench.ask("a b c d", stop=["b c"])
+    bench.run()
+    assert bench.text() == "a "
+    assert bench.deltas()[-1].finish_reason is FinishReason.STOP
+    assert bench.engine.removed == [0]
+
+
+def test_answers_wait_for_a_slot_and_none_is_mixed_up(bench: Bench):
+    for word in ("x", "y", "z"):
+        bench.ask(word, request_id=word, max_tokens=4)
+    bench.step()
+    assert bench.engine.added == [0, 1]
+    bench.run()
+    assert [bench.text(word) for word in ("x", "y", "z")] == ["x " * 4, "y " * 4, "z " * 4]
+    assert bench.of(Finished)[-1].stats.queue_time > 0
+
+
+def test_n_answers_share_one_request(bench: Bench):
+    bench.ask("a", n=2, max_tokens=2)
+    bench.run()
+    assert bench.text(index=0) == bench.text(index=1) == "a a "
+    assert [message.stats.generation_tokens for message in bench.of(Finished)] == [4]
+
+
+def test_a_full_queue_is_a_refusal(bench: Bench):
+    for number in range(5):
+        bench.ask("a", request_id=str(number))
+    assert [m.error.code for m in bench.of(RequestFailed)] == ["queue_full"]
+
+
+def test_a_context_that_does_not_fit_is_refused_with_the_numbers(bench: Bench):
+    bench.ask("a " * 15, max_tokens=6)
+    (failed,) = bench.of(RequestFailed)
+    assert failed.error.code == "context_length_exceeded"
+    assert "20 tokens" in failed.error.message
+    assert "21 (15 of the messages, 6 for the answer)" in failed.error.message
+    bench.ask("a " * 20, request_id="full")
+    assert bench.of(RequestFailed)[-1].error.code == "context_length_exceeded"
+
+
+def test_without_max_tokens_the_answer_may_fill_the_context(bench: Bench):
+    bench.ask("a " * 15)
+    bench.run()
+    assert len(bench.deltas()) == 5
+
+
+def test_a_cancelled_request_frees_its_slot_at_the_next_step(bench: Bench):
+    bench.ask("a", request_id="one")
+    bench.ask("b", request_id="two")
+    bench.ask("c", request_id="three", max_tokens=2)
+    bench.step()
+    bench.said += bench.service.handle(Cancel(request_id="one"))
+    bench.step()
+    assert bench.engine.removed == [0]
+    assert bench.text("three") == "c "
+
+
+def test_cancelling_what_waits_or_is_unknown_does_not_disturb_the_engine(bench: Bench):
+    bench.ask("a", n=2)
+    bench.ask("b", request_id="waiting")
+    bench.step()
+    bench.service.handle(Cancel(request_id="waiting"))
+    bench.service.handle(Cancel(request_id="unknown"))
+    assert bench.engine.removed == []
+    bench.run()
+    assert bench.text("waiting") == ""
+
+
+def test_when_a_step_fails_every_request_is_told(bench: Bench):
+    bench.ask("fail", request_id="one")
+    bench.ask("a", request_id="two")
+    with pytest.raises(RuntimeError):
+        bench.step()
+    failed = bench.service.fail_all(EngineError("It failed."))
+    assert {message.request_id for message in failed} == {"one", "two"}
+    assert not bench.service.busy
+
+
+def test_logprobs_are_given_for_each_token_when_asked_for(bench: Bench):
+    bench.ask("a end", logprobs=2)
+    bench.run()
+    first, last = bench.deltas()
+    assert first.logprobs[0].token == "a "
+    assert len(first.logprobs[0].top) == 2
+    assert last.logprobs == []
