@@ -29,8 +29,8 @@ class ModelCard(BaseModel):
     """One model: its shape, its size in bytes, and where its weights are.
 
     `storage_size` is the bytes of the weights as stored; `packed_size` is the part of them that is
-    quantised (and stays as it is when the rest is cast). `sampling` are the model's own defaults for
-    temperature, top_p and the like.
+    quantised (and stays as it is when the rest is cast). `sampling` are the model's own defaults
+    for temperature, top_p and the like.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())

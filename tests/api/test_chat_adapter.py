@@ -1,3 +1,5 @@
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -160,7 +162,5 @@ names = st.sampled_from([*ChatRequest.model_fields, "tools", "response_format", 
 
 @given(st.dictionaries(names, json_values, max_size=5))
 def test_whatever_is_sent_is_understood_or_refused(fields: dict):
-    try:
-        generate(**fields)
-    except RequestError as error:
-        assert error.status == 400
+    with suppress(RequestError):
+        assert generate(**fields).messages == [USER]

@@ -42,7 +42,7 @@ def test_a_long_context_is_not_the_default():
 
 def test_a_context_that_is_asked_for_is_given_or_refused():
     assert place(card(), Wanted(context_length=100), [resources()]).context_length == 100
-    with pytest.raises(PlacementImpossible, match="4096 tokens .* made for 2048"):
+    with pytest.raises(PlacementImpossible, match=r"4096 tokens .* made for 2048"):
         place(card(), Wanted(context_length=4096), [resources()])
 
 
