@@ -166,8 +166,14 @@ class _Daemon:
             "version": __version__,
         }
         part = self._paths.daemon.with_suffix(".part")
-        part.write_text(json.dumps(info), "utf-8")
-        part.replace(self._paths.daemon)
+        try:
+            part.write_text(json.dumps(info), "utf-8")
+            part.replace(self._paths.daemon)
+        except OSError as error:
+            raise HomeError(
+                f"{self._paths.daemon} cannot be written: {error.strerror}.",
+                hint="Free some space on that disk.",
+            ) from error
         log.info("exo %s is ready on %s, node %s.", __version__, api, node_id)
         state = state_view(context.node, context.cluster_name).model_dump(mode="json")
         self._on_ready({**state, "node_id": node_id, "pid": os.getpid(), "api": api})

@@ -27,6 +27,7 @@ from exo.cluster.placement import NodeResources, Wanted
 from exo.cluster.requests import Output
 from exo.cluster.state import ClusterState, Instance, NodeInfo, Placement, Runner, Term
 from exo.cluster.worker import Worker, WorkerOptions
+from exo.device.host import computes_on_cpu
 from exo.device.memory import read_memory
 from exo.device.profile import DeviceProfile, Memory
 from exo.errors import ModelNotFound
@@ -78,7 +79,7 @@ class Node:
             device=device,
         )
         await self._commit(lambda: [MasterElected(term=term), NodeJoined(node=info)], term=term)
-        if self._device():
+        if self._device() or computes_on_cpu():
             self._measured.set()
 
     async def close(self) -> None:
@@ -120,7 +121,9 @@ class Node:
     def memory(self) -> Memory:
         """Memory of the device that computes, now."""
         device = self._device()
-        return read_memory(device.kind, device.memory_total) if device else read_memory("cpu", None)
+        if device is None:
+            return read_memory("cpu", None)
+        return read_memory(device.kind, device.memory_total, device.card)
 
     # Commands.
 
@@ -135,7 +138,7 @@ class Node:
         """
         if card.path is None:
             raise weights_missing(card)
-        await self._measured.wait()
+        await self._measured.wait()  # What computes decides what fits.
         command = CreateInstance(
             command_id=command_id,
             instance_id=uuid.uuid4().hex,

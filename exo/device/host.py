@@ -23,6 +23,13 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def computes_on_cpu() -> bool:
+    """Whether the MLX that is installed knows no other device: then nothing need be measured to
+    know what computes."""
+    others = [name for name in _MLX_PACKAGES if name not in {"mlx", "mlx-cpu"}]
+    return sys.platform == "linux" and not any(_version(name) for name in others)
+
+
 def os_name() -> str:
     """Such as `Linux 6.1 x86_64` or `macOS 15.5 arm64`."""
     if sys.platform == "darwin":

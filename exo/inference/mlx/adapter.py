@@ -186,11 +186,16 @@ class PrefixCache:
     def take(self, prompt: Sequence[int]) -> tuple[Caches | None, int]:
         """A copy of the best match, and how many tokens of the prompt it holds. The prompt's last
         token is never matched: its logits are still to be computed."""
-        if not self._enabled or len(prompt) < 2:
+        if not self._enabled:
             return None, 0
-        known = list(prompt[:-1])
-        caches, rest = self._cache.fetch_nearest_cache(self._KEY, known)
-        return caches, len(known) - len(rest) if caches else 0
+        for known in (list(prompt), list(prompt[:-1])):
+            caches, rest = self._cache.fetch_nearest_cache(self._KEY, known)
+            if caches is None:
+                break
+            cached = len(known) - len(rest)
+            if cached < len(prompt):
+                return caches, cached
+        return None, 0
 
     def put(self, tokens: list[int], caches: Caches) -> None:
         """Keep the caches of these tokens."""

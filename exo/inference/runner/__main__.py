@@ -118,8 +118,16 @@ def read_forever(link: Link, engine: Engine) -> None:
             try:
                 link.inbox.put((message, engine.tokenize(message.request.messages)))
             except ExoError as error:
-                request_id = message.request.request_id
-                link.send(RequestFailed(request_id=request_id, error=WireError.of(error)))
+                refuse(link, message, error)
+            except Exception as error:  # noqa: BLE001  whatever a model's template or tokenizer does
+                # The error's text may quote the prompt, which does not belong into a log.
+                log.warning("Messages could not be tokenised: %s", type(error).__name__)
+                refuse(link, message, EngineError("The model's tokenizer failed on the messages."))
+
+
+def refuse(link: Link, message: Generate, error: ExoError) -> None:
+    failed = RequestFailed(request_id=message.request.request_id, error=WireError.of(error))
+    link.send(failed)
 
 
 def serve_forever(link: Link, service: Service) -> None:

@@ -1,0 +1,40 @@
+# All commands run in this clone's own environment (.venv), which uv makes from uv.lock at first use.
+#   make test ARGS='tests/device -k cache'     some of the tests
+#   make test EXTRA=cuda13                     on another backend than this system's usual one
+EXTRA ?= $(if $(filter Darwin,$(shell uname -s)),metal,cpu)
+UV = tools/uv.sh
+RUN = $(UV) run --frozen --extra $(EXTRA)
+CHECKS = check-lock check-format check-lint check-types check-imports check-docs check-shell
+
+.PHONY: test check $(CHECKS) fix install-dev
+
+test:
+	$(RUN) pytest $(ARGS)
+
+# What must hold besides the tests; changes nothing. `make -k check` does not stop at a failure.
+check: $(CHECKS)
+check-lock:
+	$(UV) lock --check
+check-format:
+	$(RUN) ruff format --check
+check-lint:
+	$(RUN) ruff check
+check-types:
+	$(RUN) pyright
+check-imports:
+	$(RUN) lint-imports
+check-docs:
+	$(RUN) python tools/docs_cli.py --check
+	$(RUN) python tools/docs_api.py --check
+check-shell:
+	if command -v shellcheck >/dev/null; then shellcheck install.sh tools/uv.sh .ci/run; fi
+
+# Brings format, lint and the generated docs in order, as far as that can be done by machine.
+fix:
+	$(RUN) ruff check --fix
+	$(RUN) ruff format
+	$(RUN) python tools/docs_cli.py
+	$(RUN) python tools/docs_api.py
+
+install-dev:
+	./install.sh --dev
