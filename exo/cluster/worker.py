@@ -175,7 +175,6 @@ class Worker:
         process.send(self._load_message(instance, shard))
         async for message in process.messages():
             await self._received(local, message)
-        process.kill("its socket was closed")
         died = await process.wait()
         await self._ended(key, local, local.failure or died)
 

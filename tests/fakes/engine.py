@@ -36,7 +36,8 @@ class Words(Detokenizer):
 
 class FakeEngine:
     """Deterministic: the answer to "a b c" is "a b c a b c …", up to max_tokens; the word `end`
-    ends it. `crash` kills the process, `fail` makes the step raise, `refuse` is refused."""
+    ends it. `crash` kills the process, `stall` stops it from computing for good, `fail` makes the
+    step raise, `refuse` is refused."""
 
     def __init__(self) -> None:
         self.vocabulary: list[str] = ["<end>"]
@@ -92,6 +93,8 @@ class FakeEngine:
         word = self.vocabulary[token]
         if word == "crash":
             os.kill(os.getpid(), signal.SIGKILL)
+        if word == "stall":
+            signal.pause()
         if word == "fail":
             raise RuntimeError("the fake was told to fail")
         reason = None

@@ -31,6 +31,9 @@ SILENCE_SECONDS = 15.0
 # The longest that one layer's load or one step may take before the runner counts as hung.
 STALL_SECONDS = 300.0
 
+# A runner whose socket is closed ends by itself; one that does not is killed.
+EXIT_SECONDS = 5.0
+
 # No network, no second tokenizer threads, nothing on the way to the log.
 _QUIET = {
     "HF_HUB_OFFLINE": "1",
@@ -146,11 +149,16 @@ class RunnerProcess:
         await self.wait()
 
     async def wait(self) -> RunnerDied:
-        """Wait for the end of a process that is ending; say why it ended."""
+        """Close the socket and wait until the process has ended; say why it did."""
         self._writer.close()
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()
-        code = await self._process.wait()
+        try:
+            async with asyncio.timeout(EXIT_SECONDS):
+                code = await self._process.wait()
+        except TimeoutError:
+            self.kill("its socket was closed, and it went on")
+            code = await self._process.wait()
         await self._log_task
         return RunnerDied(
             f"The runner (pid {self.pid}) ended: {self._reason(code)}.",
