@@ -27,9 +27,9 @@ from exo.cluster.node import Node, NodeOptions, utc_now
 from exo.cluster.serving import Serving, ServingOptions
 from exo.cluster.worker import WorkerOptions
 from exo.config import Paths, Settings
+from exo.device.blas import blas_environment
 from exo.device.measure import cached, measure
 from exo.errors import AlreadyRunning, ConfigError, EngineError, HomeError, PortInUse
-from exo.inference.runner.blas import blas_environment
 from exo.models.registry import Registry
 from exo.p2p.identity import load_identity
 
