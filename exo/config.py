@@ -50,9 +50,6 @@ class Settings(BaseModel):
     auto_place_wait: float = Field(
         60.0, ge=0, description="Seconds that a request waits for its model to be ready."
     )
-    max_concurrency: int = Field(
-        32, ge=1, le=1024, description="Sequences that one instance computes at the same time."
-    )
     max_queue: int = Field(
         256, ge=0, description="Requests that may wait for a slot of one instance before 429."
     )

@@ -251,7 +251,7 @@ def _only_one(paths: Paths) -> Generator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise AlreadyRunning(
-                f"exo is already running with the home {paths.data.parent}.",
+                f"exo is already running with its data in {paths.data}.",
                 hint="`exo status` shows it, `exo stop` ends it.",
             ) from error
         yield

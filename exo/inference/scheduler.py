@@ -12,8 +12,9 @@ class Scheduler:
     """Sequences wait in a bounded queue and run in a bounded set.
 
     A sequence reserves the KV memory of all the tokens it may ever hold, so that one that was
-    admitted can always finish. The head of the queue is never overtaken: a long request is not
-    starved by short ones.
+    admitted can always finish. The caches of a batch are one rectangle, as wide as its longest
+    sequence, and it is the rectangle that has to fit. The head of the queue is never overtaken: a
+    long request is not starved by short ones.
     """
 
     def __init__(self, slots: int, kv_tokens: int, max_queue: int) -> None:
@@ -34,8 +35,9 @@ class Scheduler:
         return len(self._running)
 
     @property
-    def free_kv_tokens(self) -> int:
-        return self.kv_tokens - sum(self._running.values())
+    def reserved(self) -> int:
+        """Tokens of KV memory that the running set may come to hold."""
+        return self.running * max(self._running.values(), default=0)
 
     def submit(self, sequences: dict[int, int]) -> None:
         """Queue the sequences of one request, each with the tokens it may hold: all or none.
@@ -63,14 +65,13 @@ class Scheduler:
     def admit(self) -> list[int]:
         """Move what fits from the queue to the running set; return it."""
         admitted: list[int] = []
-        free = self.free_kv_tokens
         while self._waiting and self.running < self.slots:
             sequence_id, tokens = next(iter(self._waiting.items()))
-            if tokens > free:
+            widest = max(tokens, *self._running.values(), 0)
+            if (self.running + 1) * widest > self.kv_tokens:
                 break
             self._waiting.popitem(last=False)
             self._running[sequence_id] = tokens
-            free -= tokens
             admitted.append(sequence_id)
         return admitted
 

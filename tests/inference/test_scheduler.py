@@ -16,13 +16,24 @@ def test_admits_in_order_up_to_the_slots():
 
 def test_a_long_sequence_at_the_head_is_not_overtaken():
     scheduler = Scheduler(slots=8, kv_tokens=100, max_queue=10)
-    scheduler.submit({1: 60})
+    scheduler.submit({1: 20})
     scheduler.submit({2: 60})
     scheduler.submit({3: 10})
     assert scheduler.admit() == [1]
     assert scheduler.admit() == []
     scheduler.release(1)
-    assert scheduler.admit() == [2, 3]
+    assert scheduler.admit() == [2]
+    scheduler.release(2)
+    assert scheduler.admit() == [3]
+
+
+def test_a_long_sequence_makes_the_whole_batch_as_wide_as_itself():
+    scheduler = Scheduler(slots=8, kv_tokens=100, max_queue=10)
+    scheduler.submit({1: 40, 2: 10, 3: 10})
+    assert scheduler.admit() == [1, 2]
+    assert scheduler.reserved == 80
+    scheduler.release(1)
+    assert scheduler.admit() == [3]
 
 
 def test_a_sequence_that_never_fits_is_refused_with_the_numbers():
@@ -89,7 +100,7 @@ class Machine(RuleBasedStateMachine):
     def within_bounds(self) -> None:
         assert self.scheduler.running == len(self.running) <= 3
         assert self.scheduler.waiting == len(self.waiting) <= 4 + 3
-        assert 0 <= self.scheduler.free_kv_tokens <= 50
+        assert self.scheduler.reserved <= 50
 
 
 TestScheduler = Machine.TestCase
