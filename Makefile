@@ -24,8 +24,7 @@ check-types:
 check-imports:
 	$(RUN) lint-imports
 check-docs:
-	$(RUN) python tools/docs_cli.py --check
-	$(RUN) python tools/docs_api.py --check
+	$(RUN) python tools/docs.py --check
 check-shell:
 	if command -v shellcheck >/dev/null; then shellcheck install.sh tools/uv.sh .ci/run; fi
 
@@ -33,8 +32,7 @@ check-shell:
 fix:
 	$(RUN) ruff check --fix
 	$(RUN) ruff format
-	$(RUN) python tools/docs_cli.py
-	$(RUN) python tools/docs_api.py
+	$(RUN) python tools/docs.py
 
 install-dev:
 	./install.sh --dev
