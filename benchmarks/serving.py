@@ -22,7 +22,7 @@ import aiohttp
 from benchmarks.servers import exo, float32_copy, mlx_lm
 from exo.models.registry import BUNDLED
 
-WORDS = ["river", "stone", "lamp", "cloud", "garden", "train", "letter", "window", "music", "bread", "forest", "paper"]
+WORDS = ("river", "stone", "lamp", "cloud", "garden", "train", "letter", "window", "music", "bread")
 
 
 @dataclass
@@ -115,7 +115,7 @@ def quantile(values: list[float], q: float) -> float:
 
 
 def show(found: dict[str, dict[int, Cell]]) -> None:
-    print("| server | streams | tok/s | TTFT p50 | TTFT p95 | exo: tok/s × | exo: TTFT × |")
+    print("| server | streams | tok/s | TTFT p50 | TTFT p95 | exo/it tok/s | exo/it TTFT |")
     print("|---|---|---|---|---|---|---|")
     for name, cells in found.items():
         for streams, cell in cells.items():

@@ -41,8 +41,16 @@ log = logging.getLogger(__name__)
 OnReady = Callable[[dict[str, Any]], None]
 
 
-def run(settings: Settings, paths: Paths, on_ready: OnReady) -> int:
-    """Run this node until it is told to stop; `on_ready` gets what `exo status --json` shows.
+def run(
+    settings: Settings,
+    paths: Paths,
+    on_ready: OnReady,
+    on_measured: OnReady = lambda _status: None,
+) -> int:
+    """Run this node until it is told to stop.
+
+    `on_ready` gets what `exo status --json` shows. At the first start on a device it is not
+    measured yet by then, and `on_measured` gets it again when it is.
 
     Returns 0 after a clean stop, 130 after a forced one.
 
@@ -53,16 +61,19 @@ def run(settings: Settings, paths: Paths, on_ready: OnReady) -> int:
     paths.prepare()
     with _only_one(paths):
         _log_to_file(paths, settings)
-        return asyncio.run(_Daemon(settings, paths, on_ready).run())
+        return asyncio.run(_Daemon(settings, paths, on_ready, on_measured).run())
 
 
 class _Daemon:
     """Everything that lives as long as the daemon does."""
 
-    def __init__(self, settings: Settings, paths: Paths, on_ready: OnReady) -> None:
+    def __init__(
+        self, settings: Settings, paths: Paths, on_ready: OnReady, on_measured: OnReady
+    ) -> None:
         self._settings = settings
         self._paths = paths
         self._on_ready = on_ready
+        self._on_measured = on_measured
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
         self._environment = blas_environment(paths.cache)
@@ -82,9 +93,10 @@ class _Daemon:
         await server.setup()
         await web.SockSite(server, listener).start()
         self._catch_signals()
-        measuring = asyncio.create_task(self._measure(node))
+        api = f"http://{address}"
+        measuring = asyncio.create_task(self._measure(context, api))
         try:
-            self._ready(context, identity.peer_id, f"http://{address}")
+            self._ready(context, api)
             await node.worker.keep_spares()
             await self._stop.wait()
             await self._drain(context)
@@ -155,8 +167,9 @@ class _Daemon:
             cluster_name=settings.cluster_name,
         )
 
-    def _ready(self, context: Context, node_id: str, api: str) -> None:
+    def _ready(self, context: Context, api: str) -> None:
         """Tell the world: the file that the CLI looks at, the log, and the terminal."""
+        node_id = context.node.options.node_id
         info = {
             "format": 1,
             "pid": os.getpid(),
@@ -175,16 +188,19 @@ class _Daemon:
                 hint="Free some space on that disk.",
             ) from error
         log.info("exo %s is ready on %s, node %s.", __version__, api, node_id)
-        state = state_view(context.node, context.cluster_name).model_dump(mode="json")
-        self._on_ready({**state, "node_id": node_id, "pid": os.getpid(), "api": api})
+        self._on_ready(_status(context, api))
 
-    async def _measure(self, node: Node) -> None:
+    async def _measure(self, context: Context, api: str) -> None:
+        known = cached(self._paths.device, self._environment)
         try:
             profile = await measure(self._paths.device, environment=self._environment)
-            await node.measured(profile)
         except EngineError as error:
             log.warning("This device could not be measured: %s", error)
-            await node.measured(None)
+            await context.node.measured(None)
+            return
+        if profile != known:
+            await context.node.measured(profile)
+            self._on_measured(_status(context, api))
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -209,6 +225,11 @@ class _Daemon:
         )
         for task in (idle, force):
             task.cancel()
+
+
+def _status(context: Context, api: str) -> dict[str, Any]:
+    state = state_view(context.node, context.cluster_name).model_dump(mode="json")
+    return {**state, "node_id": context.node.options.node_id, "pid": os.getpid(), "api": api}
 
 
 def _check_exposure(settings: Settings) -> None:

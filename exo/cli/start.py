@@ -84,6 +84,10 @@ class _Terminal:
     def ready(self, status: JsonObject) -> None:
         out.result(status, lambda: banner(status))
 
+    def measured(self, status: JsonObject) -> None:
+        facts = dict(this_node(status))
+        out.note(f"Measured: {facts['Device']}, {facts['FLOP/s']}.")
+
     def failed(self, error: ExoError) -> None:
         """Nothing to do: main() prints it."""
 
@@ -98,6 +102,9 @@ class _Starter:
 
     def ready(self, status: JsonObject) -> None:
         self._tell({"ready": status})
+
+    def measured(self, status: JsonObject) -> None:
+        """Nothing to do: whoever started the daemon has gone on."""
 
     def failed(self, error: ExoError) -> None:
         self._tell({"failed": {"code": error.code, "message": error.message, "hint": error.hint}})
@@ -125,7 +132,7 @@ def serve(flags: Mapping[str, Any], listener: _Terminal | _Starter) -> int:
         listener.ready(status)
 
     try:
-        return daemon.run(load_settings(paths, flags), paths, on_ready)
+        return daemon.run(load_settings(paths, flags), paths, on_ready, listener.measured)
     except ExoError as error:
         if not ready:
             listener.failed(error)

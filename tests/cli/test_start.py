@@ -30,7 +30,7 @@ class FakeDaemon(SimpleNamespace):
     error: Exception | None = None
     settings: Settings | None = None
 
-    def run(self, settings: Settings, _paths: Paths, on_ready: Any) -> int:
+    def run(self, settings: Settings, _paths: Paths, on_ready: Any, _measured: Any) -> int:
         self.settings = settings
         if self.error:
             raise self.error

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
 
-def run(settings: "Settings", paths: "Paths", on_ready: Callable[[dict[str, Any]], None]) -> int:
+def run(
+    settings: "Settings",
+    paths: "Paths",
+    on_ready: Callable[[dict[str, Any]], None],
+    on_measured: Callable[[dict[str, Any]], None],
+) -> int:
     behaviour = os.environ.get("STUB_DAEMON", "serve")
     if behaviour == "refuse":
         raise PortInUse(f"Port {settings.port} is taken.", hint="Choose another.")
