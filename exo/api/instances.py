@@ -188,6 +188,8 @@ def _id(request: web.Request) -> str:
 
 
 _FAILURES = (400, 404)
+# An id, but not the name of a resource beside it: those have their own methods.
+_ONE = "/instance/{instance_id:(?!previews$|placement$)[^/]+}"
 ROUTES = [
     Route("POST", "/instance", create, "Create an instance of a model", CreatedView, "instances",
           body=CreateBody, errors=(*_FAILURES, 507)),
@@ -198,8 +200,8 @@ ROUTES = [
           "instances", query=PlacementQuery, errors=_FAILURES),
     Route("POST", "/place_instance", post_placement, "Where a model would go (dry run)",
           PlacementView, "instances", body=PlacementQuery, errors=_FAILURES),
-    Route("GET", "/instance/{instance_id}", show, "One instance", InstanceView, "instances",
+    Route("GET", _ONE, show, "One instance", InstanceView, "instances",
           errors=(404,)),
-    Route("DELETE", "/instance/{instance_id}", delete, "Delete an instance", DeletedView,
+    Route("DELETE", _ONE, delete, "Delete an instance", DeletedView,
           "instances", errors=(404, 507)),
 ]  # fmt: skip

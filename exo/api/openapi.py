@@ -70,8 +70,17 @@ def _responses(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     }
     if route.streams is not None:
         content["text/event-stream"] = {
-            "schema": {"type": "string"},
-            "x-event-schema": _schema(route.streams, schemas, "serialization"),
+            "schema": {
+                "type": "object",
+                "description": "One event of the stream.",
+                "properties": {
+                    "data": {
+                        "type": "string",
+                        "contentMediaType": "application/json",
+                        "contentSchema": _schema(route.streams, schemas, "serialization"),
+                    }
+                },
+            }
         }
     responses: dict[str, Any] = {}
     if 501 not in route.errors:

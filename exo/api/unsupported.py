@@ -37,9 +37,10 @@ def without_unsupported(body: dict[str, Any]) -> dict[str, Any]:
                 f"The field '{name}' is not supported yet.", hint="Leave it out.", param=name
             )
     for part in _content_parts(body):
-        if part.get("type") in _MEDIA:
+        kind = part.get("type")
+        if isinstance(kind, str) and kind in _MEDIA:
             raise UnsupportedField(
-                f"This model reads text only, not '{part['type']}' parts.", param="messages"
+                f"This model reads text only, not '{kind}' parts.", param="messages"
             )
     return {name: value for name, value in body.items() if name not in _FIELDS}
 
