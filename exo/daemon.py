@@ -87,8 +87,10 @@ class _Daemon:
         app = make_app(
             context, host=self._settings.host, max_body=self._settings.max_body_mb * 2**20
         )
-        # Open answers end in `_drain`; whatever is left after it is cancelled at once.
-        server = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0, access_log=None)
+        # Open answers end in `_drain`; what is left after it is cancelled. (0 would mean never.)
+        server = web.AppRunner(
+            app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None
+        )
         await node.open(cached(self._paths.device, self._environment))
         await server.setup()
         await web.SockSite(server, listener).start()

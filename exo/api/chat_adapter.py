@@ -54,7 +54,7 @@ def to_generate(body: ChatRequest, card: ModelCard, request_id: str) -> Generate
 def _logit_bias(body: ChatRequest, card: ModelCard) -> dict[int, float]:
     bias: dict[int, float] = {}
     for key, value in (body.logit_bias or {}).items():
-        token = int(key) if key.isascii() and key.isdigit() else -1
+        token = int(key) if key.isascii() and key.isdigit() and len(key) < 10 else -1
         if not 0 <= token < card.vocab_size:
             raise RequestError(
                 f"'{key}' in logit_bias is no token of {card.model_id}: those are the numbers from "

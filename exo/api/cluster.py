@@ -20,7 +20,7 @@ class EventsQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    since: int = Field(0, ge=0)
+    since: int = Field(0, ge=0, lt=2**63)
     limit: int = Field(1000, ge=1, le=10_000)
     follow: bool = False
 

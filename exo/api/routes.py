@@ -62,7 +62,7 @@ def read_query(request: web.Request, model: type[M]) -> M:
     Raises:
         RequestError: a parameter is wrong, unknown or missing.
     """
-    return validate(model, dict(request.query))
+    return _checked(lambda: model.model_validate(dict(request.query)))
 
 
 def json_response(body: BaseModel, status: int = 200) -> web.Response:
@@ -74,13 +74,17 @@ def json_list(adapter: TypeAdapter[T], items: T) -> web.Response:
 
 
 def validate(model: type[M], data: dict[str, Any]) -> M:
-    """`data` as `model`.
+    """`data`, as it was in JSON, as `model`: a number is no string, and true is no number.
 
     Raises:
         RequestError: a field is wrong, unknown or missing; the message names it.
     """
+    return _checked(lambda: model.model_validate_json(json.dumps(data), strict=True))
+
+
+def _checked(read: Callable[[], M]) -> M:
     try:
-        return model.model_validate(data)
+        return read()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or None

@@ -7,6 +7,7 @@ the daemon lives.
 import fcntl
 import json
 import os
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,12 +53,9 @@ def read_daemon(paths: "Paths") -> Daemon | None:
 
 def is_running(paths: "Paths") -> bool:
     """Whether a daemon holds the lock of this home."""
-    try:
-        lock = os.open(paths.lock, os.O_RDONLY)
-    except FileNotFoundError:
+    lock = _open_lock(paths)
+    if lock is None:
         return False
-    except OSError as error:
-        raise HomeError(f"{paths.lock} cannot be opened: {error.strerror}.") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -65,3 +63,30 @@ def is_running(paths: "Paths") -> bool:
     finally:
         os.close(lock)
     return False
+
+
+def wait_until_stopped(paths: "Paths", seconds: float) -> bool:
+    """Wait until no daemon holds the lock; false if one still does after `seconds`.
+
+    The lock is free when the process has ended, also where nobody reaps it.
+    """
+    lock = _open_lock(paths)
+    if lock is None:
+        return True
+    # Only a signal ends a blocking flock() early, so it blocks in a thread that may be left behind.
+    waiter = threading.Thread(target=fcntl.flock, args=(lock, fcntl.LOCK_SH), daemon=True)
+    waiter.start()
+    waiter.join(seconds)
+    if waiter.is_alive():
+        return False
+    os.close(lock)
+    return True
+
+
+def _open_lock(paths: "Paths") -> int | None:
+    try:
+        return os.open(paths.lock, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise HomeError(f"{paths.lock} cannot be opened: {error.strerror}.") from error

@@ -187,6 +187,7 @@ def _outcome(word: bytes, wait: Callable[[], int]) -> JsonObject:
         )
     reply = json.loads(word)
     if failed := reply.get("failed"):
+        wait()
         raise error_class(failed["code"])(failed["message"], hint=failed["hint"])
     return reply["ready"]
 

@@ -52,18 +52,17 @@ def stop(
         if force:
             # Another signal than the first: two equal ones that are pending count as one.
             process.send_signal(signal.SIGINT)
-        process.wait(patience)
     except psutil.NoSuchProcess:
         pass
-    except psutil.TimeoutExpired as error:
-        raise DaemonError(
-            f"exo (pid {daemon.pid}) is still running after {patience:.0f} s.",
-            hint=f"End it with `kill -9 {daemon.pid}`." if force else "Try `exo stop --force`.",
-        ) from error
     except psutil.AccessDenied as error:
         raise DaemonError(
             f"exo (pid {daemon.pid}) belongs to another user.", hint="Stop it as that user."
         ) from error
+    if not local.wait_until_stopped(paths, patience):
+        raise DaemonError(
+            f"exo (pid {daemon.pid}) is still running after {patience:.0f} s.",
+            hint=f"End it with `kill -9 {daemon.pid}`." if force else "Try `exo stop --force`.",
+        )
     seconds = time.monotonic() - began
     out.result(
         {"stopped": True, "pid": daemon.pid, "forced": force, "seconds": round(seconds, 3)},

@@ -42,9 +42,9 @@ class OpenRequests:
         queue: asyncio.Queue[Output | ExoError] = asyncio.Queue()
         self._queues[request.request_id] = queue
         self._idle.clear()
-        self._send(Generate(request=request))
         done = False
         try:
+            self._send(Generate(request=request))
             while not done:
                 output = await queue.get()
                 done = isinstance(output, Finished | ExoError)

@@ -53,9 +53,8 @@ class Registry:
         for folder in self._folders():
             if name in {self._folder_id(folder), folder.name}:
                 return read_card(folder, self._folder_id(folder))
-        path = Path(name).expanduser()
-        if name.startswith((".", "~", "/")) and path.is_dir():
-            return read_card(path.resolve(), self._path_id(path.resolve()))
+        if name.startswith((".", "~", "/")) and (path := _folder(name)):
+            return read_card(path, self._path_id(path))
         raise self._not_found(name)
 
     def _locate(self, card: ModelCard) -> ModelCard:
@@ -98,6 +97,15 @@ class Registry:
             hint="`exo model list` shows the models; a folder may be given by its path.",
             param="model",
         )
+
+
+def _folder(name: str) -> Path | None:
+    """The folder at that path, None if there is none (or can be none of that name)."""
+    try:
+        path = Path(name).expanduser()
+        return path.resolve() if path.is_dir() else None
+    except (OSError, RuntimeError):  # Too long a name; the home of a user that does not exist.
+        return None
 
 
 def _shipped_cards() -> list[ModelCard]:

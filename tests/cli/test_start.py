@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 import exo as exo_package
-from exo.cli import start
+from exo.cli import local, start
 from exo.config import Paths, Settings, find_paths
 from exo.errors import AlreadyRunning
 
@@ -161,7 +161,7 @@ def test_background_start_status_and_stop(background: Exo, paths: Paths) -> None
     stopped = background("stop", "--json").json()
 
     assert (stopped["stopped"], stopped["pid"], stopped["forced"]) == (True, status["pid"], False)
-    assert not psutil.pid_exists(status["pid"])
+    assert not local.is_running(paths)
     assert background("stop").code == 7
 
 

@@ -64,5 +64,7 @@ def _to_float32(array: mx.array) -> mx.array:
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else "no reason given"
+    """The first line, and the next one where the first announces it (`Missing 1 parameters:`)."""
+    lines = str(error).strip().splitlines() or ["no reason given"]
+    text = " ".join(lines[:2]) if lines[0].rstrip().endswith(":") else lines[0]
+    return text[:300]
