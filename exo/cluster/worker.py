@@ -224,27 +224,21 @@ class Worker:
                     local.requests.deliver(message)
 
     async def _ended(self, key: str, local: _Local, error: ExoError) -> None:
-        """A runner is gone: tell its requests, then the state, then plan its successor."""
+        """A runner is gone: tell the state, which starts its successor, then its requests: a
+        client that tries again at once must find that it has to wait."""
         now = asyncio.get_running_loop().time()
         steady = local.ready_at is not None and now - local.ready_at > STEADY_SECONDS
+        requests, local.requests = local.requests, None
         local.process, local.ready_at = None, None
-        if self._locals.get(key) is not local:
-            self._fail_requests(local, error)
-            return
-        log.warning("%s", error)
-        permanent = isinstance(error, ModelInvalid)
-        failures = 1 if steady else local.slot.failures + 1
-        local.slot = Slot(False, failures, now, permanent)
-        status = RunnerStatus.FAILED if permanent else RunnerStatus.STARTING
-        # The state first: a client that tries again at once must find that it has to wait.
-        await self._tell(local, status=status, pid=None, error=str(error), restarts=failures)
-        self._fail_requests(local, error)
-        self.reconcile(self._state)
-
-    @staticmethod
-    def _fail_requests(local: _Local, error: ExoError) -> None:
-        if local.requests:
-            local.requests.fail(error)
+        if self._locals.get(key) is local:
+            log.warning("%s", error)
+            permanent = isinstance(error, ModelInvalid)
+            failures = 1 if steady else local.slot.failures + 1
+            local.slot = Slot(False, failures, now, permanent)
+            status = RunnerStatus.FAILED if permanent else RunnerStatus.STARTING
+            await self._tell(local, status=status, pid=None, error=str(error), restarts=failures)
+        if requests:
+            requests.fail(error)
 
     async def _tell(self, local: _Local, **changes: object) -> None:
         if local.runner is not None:
