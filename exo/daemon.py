@@ -1,7 +1,6 @@
 """The life of one node, top to bottom: start → run → drain → stop."""
 
 import asyncio
-import contextlib
 import errno
 import fcntl
 import ipaddress
@@ -13,7 +12,7 @@ import platform
 import signal
 import socket
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
@@ -59,9 +58,9 @@ def run(
     """
     _check_exposure(settings)
     paths.prepare()
-    with _only_one(paths):
-        _log_to_file(paths, settings)
-        return asyncio.run(_Daemon(settings, paths, on_ready, on_measured).run())
+    _only_one(paths)
+    _log_to_file(paths, settings)
+    return asyncio.run(_Daemon(settings, paths, on_ready, on_measured).run())
 
 
 class _Daemon:
@@ -258,26 +257,25 @@ def _reachable(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-@contextlib.contextmanager
-def _only_one(paths: Paths) -> Generator[None]:
-    """Hold the home's lock. The system releases it when the process ends, however it ends.
+def _only_one(paths: Paths) -> None:
+    """Take the home's lock, and keep it until this process has ended, however it ends: whoever
+    waits for it knows then that nothing of the daemon is left.
 
     Raises:
         AlreadyRunning: another daemon holds it.
     """
     try:
-        lock = paths.lock.open("a+")
+        lock = os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise HomeError(f"{paths.lock} cannot be opened: {error.strerror}.") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise AlreadyRunning(
-                f"exo is already running with its data in {paths.data}.",
-                hint="`exo status` shows it, `exo stop` ends it.",
-            ) from error
-        yield
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise AlreadyRunning(
+            f"exo is already running with its data in {paths.data}.",
+            hint="`exo status` shows it, `exo stop` ends it.",
+        ) from error
 
 
 def _log_to_file(paths: Paths, settings: Settings) -> None:

@@ -203,5 +203,5 @@ ROUTES = [
     Route("GET", _ONE, show, "One instance", InstanceView, "instances",
           errors=(404,)),
     Route("DELETE", _ONE, delete, "Delete an instance", DeletedView,
-          "instances", errors=(404, 507)),
+          "instances", errors=(*_FAILURES, 507)),
 ]  # fmt: skip

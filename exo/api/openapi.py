@@ -72,15 +72,10 @@ def _responses(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
         content["text/event-stream"] = {
             "schema": {
                 "type": "object",
-                "description": "One event of the stream.",
-                "properties": {
-                    "data": {
-                        "type": "string",
-                        "contentMediaType": "application/json",
-                        "contentSchema": _schema(route.streams, schemas, "serialization"),
-                    }
-                },
-            }
+                "description": "One event: `data` is JSON, or `[DONE]` at the end of an answer.",
+                "properties": {"data": {"type": "string"}},
+            },
+            "x-data-schema": _schema(route.streams, schemas, "serialization"),
         }
     responses: dict[str, Any] = {}
     if 501 not in route.errors:

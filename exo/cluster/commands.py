@@ -9,8 +9,8 @@ from typing import assert_never
 
 from exo.cluster.events import Event, InstanceCreated, InstanceDeleted
 from exo.cluster.placement import NodeResources, Wanted, place
-from exo.cluster.state import ClusterState, Instance, Model, Placement
-from exo.errors import InstanceNotFound, PlacementImpossible
+from exo.cluster.state import ClusterState, Instance, Model, Outcome, Placement
+from exo.errors import InstanceNotFound, PlacementImpossible, RequestError
 from exo.models.card import ModelCard
 
 
@@ -40,8 +40,10 @@ def decide(
     Raises:
         PlacementImpossible: the model does not fit, or the placement is not one.
         InstanceNotFound: there is no such instance.
+        RequestError: the id is that of another command.
     """
-    if command.command_id in state.commands:
+    if done := state.commands.get(command.command_id):
+        _check_same(command, done)
         return []
     match command:
         case CreateInstance():
@@ -61,6 +63,18 @@ def decide(
             return [InstanceDeleted(instance_id=command.instance_id, command_id=command.command_id)]
         case _:
             assert_never(command)
+
+
+def _check_same(command: Command, done: Outcome) -> None:
+    """An id that comes again must be of the same command: it would seem to be carried out."""
+    same = done.kind == "created"
+    if isinstance(command, DeleteInstance):
+        same = done == Outcome(kind="deleted", instance_id=command.instance_id)
+    if not same:
+        raise RequestError(
+            f"The idempotency key '{command.command_id}' was used for another command.",
+            hint="Use a new key for each command.",
+        )
 
 
 def find_instance(state: ClusterState, instance_id: str) -> Instance:

@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal, assert_never
 
 from pydantic import Field, TypeAdapter
 
-from exo.cluster.state import ClusterState, Instance, Model, NodeInfo, Runner, Term, runner_key
+from exo.cluster.state import (
+    ClusterState,
+    Instance,
+    Model,
+    NodeInfo,
+    Outcome,
+    Runner,
+    Term,
+    runner_key,
+)
 from exo.device.profile import DeviceProfile
 
 # Enough to recognise a command that is sent again after its answer was lost.
@@ -102,13 +111,13 @@ def _changes(state: ClusterState, event: Event) -> dict[str, Any]:
         case InstanceCreated(instance=instance):
             return {
                 "instances": {**state.instances, instance.instance_id: instance},
-                "commands": _remember(state, event.command_id, instance.instance_id),
+                "commands": _remember(state, event.command_id, "created", instance.instance_id),
             }
         case InstanceDeleted(instance_id=instance_id):
             return {
                 "instances": {k: v for k, v in state.instances.items() if k != instance_id},
                 "runners": {k: r for k, r in state.runners.items() if r.instance_id != instance_id},
-                "commands": _remember(state, event.command_id, instance_id),
+                "commands": _remember(state, event.command_id, "deleted", instance_id),
             }
         case RunnerChanged(runner=runner):
             if runner.instance_id not in state.instances:
@@ -128,6 +137,8 @@ def _runner_keys_on(state: ClusterState, node_id: str) -> set[str]:
     }
 
 
-def _remember(state: ClusterState, command_id: str, instance_id: str) -> dict[str, str]:
+def _remember(
+    state: ClusterState, command_id: str, kind: Literal["created", "deleted"], instance_id: str
+) -> dict[str, Outcome]:
     kept = list(state.commands.items())[-(COMMANDS_KEPT - 1) :]
-    return {**dict(kept), command_id: instance_id}
+    return {**dict(kept), command_id: Outcome(kind=kind, instance_id=instance_id)}

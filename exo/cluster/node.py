@@ -147,7 +147,7 @@ class Node:
             placement=placement,
         )
         state = await self._submit(command)
-        return find_instance(state, state.commands[command_id])
+        return find_instance(state, state.commands[command_id].instance_id)
 
     async def delete_instance(self, instance_id: str, command_id: str) -> None:
         """Unload an instance for good.

@@ -117,6 +117,13 @@ class Runner(Model):
     restarts: int = 0
 
 
+class Outcome(Model):
+    """What became of a command that was carried out."""
+
+    kind: Literal["created", "deleted"]
+    instance_id: str
+
+
 InstanceStatus = Literal["downloading", "loading", "warming", "ready", "failed"]
 
 
@@ -128,7 +135,7 @@ class ClusterState(Model):
     nodes: dict[str, NodeInfo] = {}
     instances: dict[str, Instance] = {}
     runners: dict[str, Runner] = {}
-    commands: dict[str, str] = {}
+    commands: dict[str, Outcome] = {}
 
     def runner(self, instance_id: str, rank: int) -> Runner | None:
         return self.runners.get(runner_key(instance_id, rank))

@@ -3,7 +3,7 @@ import pytest
 from exo.cluster.commands import CreateInstance, DeleteInstance, decide
 from exo.cluster.events import InstanceCreated, InstanceDeleted
 from exo.cluster.state import ClusterState, Placement, Shard
-from exo.errors import InstanceNotFound, PlacementImpossible
+from exo.errors import InstanceNotFound, PlacementImpossible, RequestError
 from tests.cluster.factory import GIB, card, created, fold, placement, resources
 
 NOW = "2026-01-01T00:00:00+00:00"
@@ -23,6 +23,17 @@ def test_creating_places_the_model():
 def test_a_command_that_is_sent_again_does_nothing_again():
     state = fold(created(command_id="c"))
     assert decide(state, create(command_id="c"), [resources()], NOW) == []
+
+
+def test_a_command_id_of_another_command_is_refused():
+    state = fold(created("i", "c"), InstanceDeleted(instance_id="i", command_id="d"))
+    with pytest.raises(RequestError, match="another command"):
+        decide(state, DeleteInstance(command_id="c", instance_id="i"), [], NOW)
+    with pytest.raises(RequestError, match="another command"):
+        decide(state, DeleteInstance(command_id="d", instance_id="other"), [], NOW)
+    with pytest.raises(RequestError, match="another command"):
+        decide(state, create(command_id="d"), [resources()], NOW)
+    assert decide(state, DeleteInstance(command_id="d", instance_id="i"), [], NOW) == []
 
 
 def test_a_given_placement_is_taken_with_its_memory_computed_anew():
