@@ -69,11 +69,11 @@ def exo(model: Path) -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def mlx_lm(model: Path) -> Iterator[tuple[str, str]]:
+def mlx_lm(model: Path, **environment: str) -> Iterator[tuple[str, str]]:
     """(base URL, model id) of `mlx_lm.server`."""
     port = free_port()
     command = [sys.executable, "-m", "mlx_lm", "server", f"--model={model}", f"--port={port}"]
-    with process([*command, "--log-level=ERROR"]) as running:
+    with process([*command, "--log-level=ERROR"], **environment) as running:
         wait_until_ready(f"http://127.0.0.1:{port}/health", running)
         yield f"http://127.0.0.1:{port}", str(model)
 

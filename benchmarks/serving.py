@@ -20,6 +20,7 @@ from pathlib import Path
 import aiohttp
 
 from benchmarks.servers import exo, float32_copy, mlx_lm
+from exo.device.blas import blas_environment
 from exo.models.registry import BUNDLED
 
 WORDS = ("river", "stone", "lamp", "cloud", "garden", "train", "letter", "window", "music", "bread")
@@ -95,6 +96,9 @@ def run(options: argparse.Namespace) -> dict[str, dict[int, Cell]]:
             "exo": stack.enter_context(exo(options.model)),
             "mlx_lm.server": stack.enter_context(mlx_lm(options.model)),
             "mlx_lm.server, float32": stack.enter_context(mlx_lm(best)),
+            "mlx_lm.server, float32, exo's BLAS": stack.enter_context(
+                mlx_lm(best, **blas_environment(folder))
+            ),
         }
         for repeat in range(-1, options.repeat):
             for streams in options.streams:

@@ -35,6 +35,14 @@ def test_modules_and_functions_are_small(module: Path):
             assert (node.end_lineno or 0) - node.lineno < FUNCTION_LINES, node.name
 
 
+def test_the_rooms_import_lower_ones_only():
+    lint = Path(sys.executable).parent / "lint-imports"
+    done = subprocess.run(
+        [lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
 def test_links_between_pages_lead_somewhere():
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
         for link in page.read_text().split("](")[1:]:
