@@ -23,7 +23,11 @@ def save(model: Llama, tokenizer: Tokenizer, folder: Path) -> None:
     (folder / "model.safetensors").chmod(0o644)
     eos, pad = tokens.id_of(tokenizer, END), tokens.id_of(tokenizer, PAD)
     _write(folder / "config.json", model.shape.config(eos, pad))
-    _write(folder / "generation_config.json", {"eos_token_id": [eos, pad], "pad_token_id": pad})
+    _write(
+        folder / "generation_config.json",
+        # So small a model is at its best when it says what it is surest of.
+        {"eos_token_id": [eos, pad], "pad_token_id": pad, "temperature": 0.2},
+    )
     tokens.save(tokenizer, folder, model.shape.max_position_embeddings)
     size = sum(f.stat().st_size for f in folder.iterdir())
     if size >= LIMIT:
