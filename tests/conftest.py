@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,9 @@ from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from .e2e.daemon import Daemon
+
+# Where the tests run in the background, Ctrl-C is ignored, and what they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # On a CPU MLX compiles with the system's compiler, for a second at each new shape. Set before
 # MLX is imported; the daemons of the tests do not inherit it.
