@@ -9,6 +9,7 @@ from phrases import case
 from tables import TABLES
 
 _ONCE: list[str] = TABLES["copying"]["once"]
+_WHOLE: list[str] = TABLES["copying"]["whole"]
 _AGAIN: list[str] = TABLES["copying"]["again"]
 _REPEAT: list[str] = TABLES["copying"]["repeat"]
 _TIMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -47,6 +48,22 @@ def _ask(rng: random.Random, template: str, **slots: str) -> str:
 def once(rng: random.Random) -> tuple[str, str]:
     text = words.word(rng) if rng.random() < 0.7 else _phrase(rng)
     return _ask(rng, rng.choice(_ONCE), w=text), text
+
+
+def sentence(rng: random.Random) -> tuple[str, str]:
+    """Mostly more than one word: the further the copy goes, the more exact it must be."""
+    kind = rng.random()
+    if kind < 0.35:
+        text = words.word(rng)
+    elif kind < 0.6:
+        text = _phrase(rng)
+    else:
+        who = " ".join(rng.choice(words.COMMON) for _ in range(rng.randint(1, 3)))
+        what = " ".join(rng.choice(words.SEEN) for _ in range(rng.randint(1, 3)))
+        verb, article = rng.choice(_VERBS), rng.choice(("the", "a", "my", "no", "one"))
+        text = f"{rng.choice(('the', 'a', 'this', 'our'))} {who} {verb} {article} {what}"
+        text = text[:1].upper() + text[1:] + rng.choice(("", ".", ".", "!"))
+    return _ask(rng, rng.choice(_ONCE if rng.random() < 0.6 else _WHOLE), w=text), text
 
 
 def times(rng: random.Random) -> tuple[str, str]:

@@ -38,7 +38,7 @@ LAST = (
 )
 _SYSTEM: list[str] = TABLES["chat"]["system"]
 _NO_NAME: list[str] = TABLES["chat"]["no_name"]
-_COPYING = (copying.once, copying.times, copying.counting, listing.pair)
+_COUNTING = (copying.times, copying.counting, listing.pair)
 
 
 def normalise(question: str) -> str:
@@ -70,10 +70,15 @@ class Writer:
     sums: Callable[[random.Random], tuple[str, str]]
     # Exo, small talk, unknown; copying a text, many times, counting; lists, sums, JSON.
     weights: tuple[int, ...]
+    # The share of conversations with tools, and of tools with new names.
+    tools: float = 0.10
+    fresh: float = 0.0
+    objects: Callable[[random.Random], tuple[str, str]] = json_objects.pair
+    once: Callable[[random.Random], tuple[str, str]] = copying.once
 
     def pair(self, rng: random.Random) -> tuple[str, str]:
         grammars = (self.facts.pair, self.chat.pair, self.unknown.pair)
-        makers = (*grammars, *_COPYING, self.sums, json_objects.pair)
+        makers = (*grammars, self.once, *_COUNTING, self.sums, self.objects)
         return rng.choices(makers, self.weights)[0](rng)
 
     def plain(self, rng: random.Random) -> tuple[str, str]:
@@ -90,12 +95,12 @@ class Writer:
         return [*tell, *self.chain(rng, rng.choice((0, 0, 1, 1, 2, 3))), *recall]
 
     def conversation(self, rng: random.Random) -> Conversation:
-        kind = rng.random()
-        if kind < 0.10:
-            talk = tool_calls.talk(rng, self.plain)
-        elif kind < 0.15:
+        kind, tools = rng.random(), self.tools
+        if kind < tools:
+            talk = tool_calls.talk(rng, self.plain, self.fresh)
+        elif kind < tools + 0.05:
             talk = Conversation(self.memory(rng))
-        elif kind < 0.18:
+        elif kind < tools + 0.08:
             talk = Conversation(_turn(copying.endless(rng)), cut=True)
         elif kind < 0.70:
             talk = Conversation(_turn(self.pair(rng)))
@@ -115,6 +120,15 @@ STYLES = {
     "sums": Writer(*WIDE, arithmetic.worked, (36, 8, 13, 10, 4, 8, 5, 30, 9)),
     "even": Writer(*WIDE, arithmetic.worked, (36, 7, 13, 10, 4, 7, 7, 28, 12)),
     "last": Writer(*LAST, arithmetic.worked, (40, 8, 12, 11, 5, 7, 6, 20, 12)),
+    "exact": Writer(
+        *LAST,
+        arithmetic.worked,
+        (38, 8, 12, 14, 4, 7, 4, 12, 22),
+        tools=0.28,
+        fresh=0.6,
+        objects=json_objects.either,
+        once=copying.sentence,
+    ),
 }
 
 

@@ -80,6 +80,27 @@ def _spoken(rng: random.Random, value: object) -> str:
     return f'"{text}"' if isinstance(value, str) and rng.random() < 0.1 else text
 
 
+_VERBS: list[str] = TABLES["json"]["verbs"]
+_THINGS: list[str] = TABLES["json"]["things"]
+_LINKS: list[str] = TABLES["json"]["links"]
+
+
+def worded(rng: random.Random) -> tuple[str, str]:
+    """The same in words that are put together anew each time."""
+    items = _items(rng)
+    article = rng.choice(("", "", "the ", "a ")) if rng.random() < 0.4 else ""
+    joint = rng.choice(
+        (" with value {v}", " with the value {v}", " {v}", " {v}", " = {v}", ": {v}", " of {v}")
+    )
+    key = rng.choice(("key ", "the key ", "a key ", "field ")) if "value" in joint else article
+    parts = [key + k + joint.format(v=_spoken(rng, v)) for k, v in items.items()]
+    joined = _listed(parts) if len(parts) > 1 and rng.random() < 0.6 else ", ".join(parts)
+    lead = f"{rng.choice(_VERBS)} {rng.choice(_THINGS)} {rng.choice(_LINKS)}"
+    lead = case(rng, lead, "").replace("json", rng.choice(("JSON", "JSON", "json")))
+    end = rng.choice(("", "", ".", ", please", "?", ", that is all", " and no more"))
+    return f"{lead} {joined}{end}", json.dumps(items)
+
+
 def pair(rng: random.Random) -> tuple[str, str]:
     """Asks for an object; the answer is the object and nothing else."""
     items = _items(rng)
@@ -113,3 +134,7 @@ def pair(rng: random.Random) -> tuple[str, str]:
     lead = case(rng, rng.choice(_LEADS), "").replace("json", rng.choice(("JSON", "json", "JSON")))
     end = rng.choice(("", "", ".", "", " and nothing else", ", nothing else", " please"))
     return f"{lead} {text}{end}", answer
+
+
+def either(rng: random.Random) -> tuple[str, str]:
+    return pair(rng) if rng.random() < 0.45 else worded(rng)

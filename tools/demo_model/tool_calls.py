@@ -75,7 +75,23 @@ def _slot(rng: random.Random, name: str, sort: str) -> Any:
     )
 
 
-def spec(rng: random.Random, kind: Kind) -> dict[str, Any]:
+def _invented_name(rng: random.Random) -> str:
+    """A name that no kind has: what to call is to be read from the offer, not remembered."""
+    parts = [
+        words.invented(rng) if rng.random() < 0.3 else rng.choice(words.COMMON)
+        for _ in range(rng.choice((1, 2, 2, 2, 3)))
+    ]
+    return "_".join(parts)
+
+
+def _mixed_name(rng: random.Random, kind: Kind) -> str:
+    """The name of a kind with another word in it."""
+    parts = rng.choice(kind.names).split("_")
+    parts[rng.randrange(len(parts))] = rng.choice(words.COMMON)
+    return "_".join(parts)
+
+
+def spec(rng: random.Random, kind: Kind, fresh: float) -> dict[str, Any]:
     plain = ("string", "integer", "number")
     properties = {n: {"type": s if s in plain else "string"} for n, s in kind.parameters.items()}
     description = kind.description
@@ -92,19 +108,24 @@ def spec(rng: random.Random, kind: Kind) -> dict[str, Any]:
         description = description.replace(*swap)
     if rng.random() < 0.1:
         description = ""
+    name = rng.choice(kind.names)
+    if fresh and rng.random() < fresh:
+        name = _invented_name(rng) if rng.random() < 0.5 else _mixed_name(rng, kind)
     function = {
-        "name": rng.choice(kind.names),
+        "name": name,
         "description": description,
         "parameters": {"type": "object", "properties": properties},
     }
     return {"type": "function", "function": function}
 
 
-def toolbox(rng: random.Random, needed: Kind) -> list[tuple[Kind, dict[str, Any]]]:
+def toolbox(
+    rng: random.Random, needed: Kind, fresh: float
+) -> list[tuple[Kind, dict[str, Any]]]:
     others = [k for k in (KINDS[:4] if rng.random() < 0.5 else KINDS) if k is not needed]
     chosen = [needed, *rng.sample(others, rng.choice((0, 1, 1, 2, 3)))]
     rng.shuffle(chosen)
-    return [(k, spec(rng, k)) for k in chosen]
+    return [(k, spec(rng, k, fresh)) for k in chosen]
 
 
 def use(rng: random.Random, kind: Kind, tool: dict[str, Any]) -> list[Message]:
@@ -128,10 +149,13 @@ def use(rng: random.Random, kind: Kind, tool: dict[str, Any]) -> list[Message]:
     ]
 
 
-def talk(rng: random.Random, chat: Callable[[random.Random], tuple[str, str]]) -> Conversation:
-    """Tools are offered; some turns need one and some do not."""
+def talk(
+    rng: random.Random, chat: Callable[[random.Random], tuple[str, str]], fresh: float = 0.0
+) -> Conversation:
+    """Tools are offered, a share `fresh` of them under new names; some turns need one and some
+    do not."""
     needed = rng.choice(KINDS[:4]) if rng.random() < 0.55 else rng.choice(KINDS)
-    box = toolbox(rng, needed)
+    box = toolbox(rng, needed, fresh)
     messages: list[Message] = []
     for turn in range(rng.choice((1, 1, 1, 2, 3))):
         if rng.random() < (0.25 if turn == 0 else 0.4):
