@@ -19,7 +19,16 @@
     │       └── InstanceNotFound
     ├── Unavailable                 not now, try again (503)
     │   ├── QueueFull               (429)
-    │   └── StorageFull             (507)
+    │   ├── StorageFull             (507)
+    │   ├── NotMaster               asked a node that is not, or no longer, the master
+    │   ├── MasterUnknown           an election is under way, or the outcome of a command is not known
+    │   └── PeerError               another node cannot be spoken to
+    │       ├── PeerUnreachable
+    │       ├── PeerTimeout
+    │       ├── LinkClosed
+    │       ├── ProtocolError       a frame that is none, or not now
+    │       └── HandshakeError      who answers is not who was meant, or proves nothing
+    │           └── PeerRefused     another cluster, another secret, another protocol
     ├── NotImplementedYet           (501)
     └── EngineError                 the runner failed (500)
         └── RunnerDied
@@ -29,6 +38,7 @@ Each class says once what it means outside of Python: the HTTP `status`, OpenAI'
 to do next.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 
@@ -162,6 +172,54 @@ class StorageFull(Unavailable):
     code = "storage_full"
 
 
+class NotMaster(Unavailable):
+    code = "not_master"
+
+
+class MasterUnknown(Unavailable):
+    code = "master_unknown"
+
+
+class PeerError(Unavailable):
+    code = "peer_error"
+
+
+class PeerUnreachable(PeerError):
+    """`refused`: something answered and nobody listens there, so the daemon is gone."""
+
+    code = "peer_unreachable"
+
+    def __init__(self, message: str, *, refused: bool = False, **rest: Any) -> None:
+        super().__init__(message, **rest)
+        self.refused = refused
+
+
+class PeerTimeout(PeerError):
+    code = "peer_timeout"
+
+
+class LinkClosed(PeerError):
+    """`clean`: the other side said goodbye."""
+
+    code = "link_closed"
+
+    def __init__(self, message: str, *, clean: bool = False, **rest: Any) -> None:
+        super().__init__(message, **rest)
+        self.clean = clean
+
+
+class ProtocolError(PeerError):
+    code = "protocol_error"
+
+
+class HandshakeError(PeerError):
+    code = "handshake_failed"
+
+
+class PeerRefused(HandshakeError):
+    code = "peer_refused"
+
+
 class NotImplementedYet(ExoError):
     status = 501
     code = "not_implemented"
@@ -173,6 +231,27 @@ class EngineError(ExoError):
 
 class RunnerDied(EngineError):
     code = "runner_died"
+
+
+def to_wire(error: ExoError) -> dict[str, Any]:
+    """An error as it crosses a process or the network."""
+    return {
+        "code": error.code,
+        "message": error.message,
+        "hint": error.hint,
+        "param": error.param,
+        "retry_after": error.retry_after,
+    }
+
+
+def from_wire(data: Mapping[str, Any]) -> ExoError:
+    """The error of `to_wire`, of the same class where this version knows it."""
+    return error_class(str(data.get("code", "")))(
+        str(data.get("message", "The other side failed.")),
+        hint=data.get("hint"),
+        param=data.get("param"),
+        retry_after=data.get("retry_after"),
+    )
 
 
 def error_class(code: str) -> type[ExoError]:
