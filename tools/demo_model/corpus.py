@@ -113,6 +113,19 @@ class Writer:
         return talk
 
 
+def _exact(weights: tuple[int, ...], tools: float) -> Writer:
+    """One that asks for much that must be copied exactly."""
+    return Writer(
+        *LAST,
+        arithmetic.worked,
+        weights,
+        tools=tools,
+        fresh=0.6,
+        objects=json_objects.either,
+        once=copying.sentence,
+    )
+
+
 # What a phase of training reads.
 STYLES = {
     "narrow": Writer(*NARROW, arithmetic.pair, (42, 8, 15, 9, 4, 3, 3, 14, 7)),
@@ -120,15 +133,8 @@ STYLES = {
     "sums": Writer(*WIDE, arithmetic.worked, (36, 8, 13, 10, 4, 8, 5, 30, 9)),
     "even": Writer(*WIDE, arithmetic.worked, (36, 7, 13, 10, 4, 7, 7, 28, 12)),
     "last": Writer(*LAST, arithmetic.worked, (40, 8, 12, 11, 5, 7, 6, 20, 12)),
-    "exact": Writer(
-        *LAST,
-        arithmetic.worked,
-        (38, 8, 12, 14, 4, 7, 4, 12, 22),
-        tools=0.28,
-        fresh=0.6,
-        objects=json_objects.either,
-        once=copying.sentence,
-    ),
+    "exact": _exact((38, 8, 12, 14, 4, 7, 4, 12, 22), tools=0.28),
+    "whole": _exact((50, 15, 14, 11, 5, 6, 8, 12, 16), tools=0.16),
 }
 
 

@@ -119,9 +119,7 @@ def spec(rng: random.Random, kind: Kind, fresh: float) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def toolbox(
-    rng: random.Random, needed: Kind, fresh: float
-) -> list[tuple[Kind, dict[str, Any]]]:
+def toolbox(rng: random.Random, needed: Kind, fresh: float) -> list[tuple[Kind, dict[str, Any]]]:
     others = [k for k in (KINDS[:4] if rng.random() < 0.5 else KINDS) if k is not needed]
     chosen = [needed, *rng.sample(others, rng.choice((0, 1, 1, 2, 3)))]
     rng.shuffle(chosen)

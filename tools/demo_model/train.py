@@ -64,7 +64,8 @@ class Phase:
 
 # The first phase teaches the formats and the answers, the second many more ways to ask, the
 # third gives more room to sums, the fourth starts anew from there with all in proportion, the
-# fifth asks in yet more ways, and the last drills what must be copied exactly.
+# fifth asks in yet more ways, the sixth drills what must be copied exactly, and the last comes
+# back to everything.
 PHASES = (
     Phase(600, seed=21, style="narrow", digits=False, peak=PEAK, warmup=60, hold=510, zero=1700),
     Phase(200, seed=31, style="wide", digits=False, peak=0.9 * PEAK, warmup=20, hold=60, zero=900),
@@ -72,6 +73,7 @@ PHASES = (
     Phase(800, seed=51, style="even", digits=True, peak=0.7 * PEAK, warmup=20, hold=100, zero=800),
     Phase(560, seed=61, style="last", digits=True, peak=0.6 * PEAK, warmup=20, hold=100, zero=560),
     Phase(600, seed=71, style="exact", digits=True, peak=0.5 * PEAK, warmup=20, hold=120, zero=600),
+    Phase(720, seed=81, style="whole", digits=True, peak=0.5 * PEAK, warmup=20, hold=160, zero=720),
 )
 
 
