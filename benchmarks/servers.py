@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-import signal
+
 import socket
 import subprocess
 import sys
@@ -30,6 +30,10 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], limit: float = 
     raise TimeoutError(url)
 
 
+# What is measured must not become a cluster with what else runs here.
+ALONE = {"EXO_P2P_PORT": "0", "EXO_DISCOVERY": "false"}
+
+
 def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -47,7 +51,7 @@ def process(command: list[str], **environment: str) -> Iterator[subprocess.Popen
     try:
         yield running
     finally:
-        running.send_signal(signal.SIGINT)
+        running.terminate()
         running.wait(60)
 
 
@@ -58,7 +62,7 @@ def exo(model: Path) -> Iterator[tuple[str, str]]:
     command = [sys.executable, "-m", "exo", "start", f"--port={port}"]
     base = f"http://127.0.0.1:{port}"
     try:
-        with process(command, EXO_HOME=str(home)) as running:
+        with process(command, EXO_HOME=str(home), **ALONE) as running:
             wait_until_ready(f"{base}/readyz", running)
             body = json.dumps({"instance": {"model_id": str(model)}}).encode()
             request = urllib.request.Request(f"{base}/instance", body)  # noqa: S310
