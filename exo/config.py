@@ -6,6 +6,9 @@ own config, data and state folders):
 
     H/config.toml               settings
     H/data/identity.key         the node's Ed25519 key (0600)
+    H/data/machine.json         which machine the key was made on
+    H/data/cluster.json         the cluster's secret, once it is locked (0600)
+    H/data/term.json            the highest term of a master that this node has seen
     H/data/state.db             the event log and its snapshots (SQLite)
     H/data/models/              model folders, in mlx-lm layout
     H/state/exo.lock            held by the running daemon
@@ -16,17 +19,19 @@ own config, data and state folders):
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from exo.errors import ConfigError, HomeError
 
 API_PORT = 52415
+P2P_PORT = 52416
 
 
 class Settings(BaseModel):
@@ -40,7 +45,22 @@ class Settings(BaseModel):
         False, description="Allow the API on an address beyond loopback without a key."
     )
     name: str | None = Field(None, description="Name of this node; the host name if not set.")
-    cluster_name: str = Field("exo", min_length=1, description="Name of the cluster.")
+    cluster_name: str = Field(
+        "exo", min_length=1, max_length=64, description="Name of the cluster."
+    )
+    p2p_host: str = Field(
+        "", description="Address for links with other nodes; every address if not set."
+    )
+    p2p_port: int = Field(
+        P2P_PORT, ge=0, le=65535, description="Port for links with other nodes; 0 picks a free one."
+    )
+    peers: tuple[str, ...] = Field(
+        (),
+        description="Multiaddrs of other nodes, such as `/ip4/10.0.0.2/tcp/52416`, for networks "
+        "without multicast; separated by commas in the environment.",
+    )
+    discovery: bool = Field(True, description="Find other nodes, and be found, by mDNS.")
+    eligible: bool = Field(True, description="Whether this node may become the master.")
     models_dir: Path | None = Field(
         None, description="Folder with model folders, instead of the one in the data folder."
     )
@@ -75,6 +95,11 @@ class Settings(BaseModel):
         "info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error."
     )
 
+    @field_validator("peers", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [p for p in re.split(r"[,\s]+", value) if p] if isinstance(value, str) else value
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -91,6 +116,18 @@ class Paths:
     @property
     def identity(self) -> Path:
         return self.data / "identity.key"
+
+    @property
+    def machine(self) -> Path:
+        return self.data / "machine.json"
+
+    @property
+    def cluster(self) -> Path:
+        return self.data / "cluster.json"
+
+    @property
+    def term(self) -> Path:
+        return self.data / "term.json"
 
     @property
     def database(self) -> Path:

@@ -8,7 +8,6 @@ import json
 import logging
 import logging.handlers
 import os
-import platform
 import signal
 import socket
 import sys
@@ -21,8 +20,12 @@ from exo import __version__
 from exo.api.app import make_app
 from exo.api.context import Context
 from exo.api.views import state_view
+from exo.cluster.catalogue import Catalogue
+from exo.cluster.local import NodeOptions
 from exo.cluster.log import EventLog
-from exo.cluster.node import Node, NodeOptions, utc_now
+from exo.cluster.node import Node
+from exo.cluster.replica import utc_now
+from exo.cluster.security import Security
 from exo.cluster.serving import Serving, ServingOptions
 from exo.cluster.worker import WorkerOptions
 from exo.config import Paths, Settings
@@ -30,11 +33,16 @@ from exo.device.blas import blas_environment
 from exo.device.measure import cached, measure
 from exo.errors import AlreadyRunning, ConfigError, EngineError, HomeError, PortInUse
 from exo.models.registry import Registry
+from exo.p2p.assemble import keep_to_machine, make_network
 from exo.p2p.identity import load_identity
+from exo.p2p.network import Network
+from exo.p2p.secret_file import SecretFile
 
 FORCED = 130
 LOG_BYTES = 10 * 2**20
 LOG_FILES = 5
+# Seconds that a start waits to be in a cluster, at most.
+JOIN_PATIENCE = 3.0
 
 log = logging.getLogger(__name__)
 OnReady = Callable[[dict[str, Any]], None]
@@ -78,11 +86,14 @@ class _Daemon:
         self._environment = blas_environment(paths.cache)
 
     async def run(self) -> int:
+        await asyncio.to_thread(keep_to_machine, self._paths)
         identity = load_identity(self._paths.identity)
         listener = self._listen()
         address = f"{_reachable(self._settings.host)}:{listener.getsockname()[1]}"
-        node = self._make_node(identity.peer_id, address)
-        context = self._make_context(node)
+        cluster = SecretFile(self._paths.cluster)
+        network = make_network(self._settings, self._paths, identity, cluster.load())
+        node = self._make_node(network, address)
+        context = self._make_context(node, cluster)
         app = make_app(
             context, host=self._settings.host, max_body=self._settings.max_body_mb * 2**20
         )
@@ -90,6 +101,7 @@ class _Daemon:
         server = web.AppRunner(
             app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None
         )
+        await network.start()
         await node.open(cached(self._paths.device, self._environment))
         await server.setup()
         await web.SockSite(server, listener).start()
@@ -97,6 +109,8 @@ class _Daemon:
         api = f"http://{address}"
         measuring = asyncio.create_task(self._measure(context, api))
         try:
+            # A node that is ready knows its cluster, unless that is in the middle of an election.
+            await node.wait_joined(JOIN_PATIENCE)
             self._ready(context, api)
             await node.worker.keep_spares()
             await self._stop.wait()
@@ -104,7 +118,9 @@ class _Daemon:
         finally:
             measuring.cancel()
             await server.cleanup()
+            await network.leave()
             await node.close()
+            await network.close()
             self._paths.daemon.unlink(missing_ok=True)
         log.info("Stopped.")
         return FORCED if self._force.is_set() else 0
@@ -137,17 +153,19 @@ class _Daemon:
         listener.setblocking(False)
         return listener
 
-    def _make_node(self, node_id: str, address: str) -> Node:
+    def _make_node(self, network: Network, address: str) -> Node:
         settings, paths = self._settings, self._paths
         return Node(
             NodeOptions(
-                node_id=node_id,
-                name=settings.name or platform.node() or "exo",
+                node_id=network.peer_id,
+                name=network.me.name,
                 address=address,
                 memory_fraction=settings.memory_fraction,
+                boot=network.me.boot,
+                links=lambda: network.listening,
             ),
             WorkerOptions(
-                node_id=node_id,
+                node_id=network.peer_id,
                 engine=settings.engine,
                 environment=self._environment,
                 spare_runners=settings.spare_runners,
@@ -155,17 +173,20 @@ class _Daemon:
                 max_queue=settings.max_queue,
             ),
             EventLog(paths.database),
+            Registry(settings.models_dir or paths.models),
+            network,
+            self._stop.set,
         )
 
-    def _make_context(self, node: Node) -> Context:
+    def _make_context(self, node: Node, cluster: SecretFile) -> Context:
         settings = self._settings
-        registry = Registry(settings.models_dir or self._paths.models)
+        catalogue = Catalogue(node)
         options = ServingOptions(auto_place=settings.auto_place, wait=settings.auto_place_wait)
         return Context(
             node=node,
-            registry=registry,
-            serving=Serving(node, registry, options),
-            cluster_name=settings.cluster_name,
+            catalogue=catalogue,
+            serving=Serving(node, catalogue, options),
+            security=Security(node.network, cluster, node),
         )
 
     def _ready(self, context: Context, api: str) -> None:
@@ -216,8 +237,8 @@ class _Daemon:
     async def _drain(self, context: Context) -> None:
         """Let open answers finish, for a while or until a second signal."""
         context.draining = True
-        log.info("Stopping: %d answers are open.", context.node.worker.open_requests)
-        idle = asyncio.create_task(context.node.worker.wait_idle())
+        log.info("Stopping: %d answers are open.", context.node.open_requests)
+        idle = asyncio.create_task(context.node.wait_idle())
         force = asyncio.create_task(self._force.wait())
         await asyncio.wait(
             {idle, force},
@@ -229,7 +250,7 @@ class _Daemon:
 
 
 def _status(context: Context, api: str) -> dict[str, Any]:
-    state = state_view(context.node, context.cluster_name).model_dump(mode="json")
+    state = state_view(context).model_dump(mode="json")
     return {**state, "node_id": context.node.options.node_id, "pid": os.getpid(), "api": api}
 
 

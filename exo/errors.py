@@ -16,12 +16,13 @@
     │   ├── Forbidden               (403)
     │   └── NotFound                (404)
     │       ├── ModelNotFound
-    │       └── InstanceNotFound
+    │       ├── InstanceNotFound
+    │       └── NodeNotFound
     ├── Unavailable                 not now, try again (503)
     │   ├── QueueFull               (429)
     │   ├── StorageFull             (507)
     │   ├── NotMaster               asked a node that is not, or no longer, the master
-    │   ├── MasterUnknown           an election is under way, or the outcome of a command is not known
+    │   ├── MasterUnknown           an election is under way
     │   └── PeerError               another node cannot be spoken to
     │       ├── PeerUnreachable
     │       ├── PeerTimeout
@@ -153,6 +154,10 @@ class ModelNotFound(NotFound):
 
 class InstanceNotFound(NotFound):
     code = "instance_not_found"
+
+
+class NodeNotFound(NotFound):
+    code = "node_not_found"
 
 
 class Unavailable(ExoError):

@@ -1,5 +1,6 @@
 """Instances: create, look at, delete, and see where a model would go."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
@@ -149,14 +150,14 @@ async def post_placement(request: web.Request) -> web.Response:
 
 async def _placement(context: Context, asked: PlacementQuery) -> web.Response:
     card = await context.card(asked.model_id)
-    placement = place(card, asked.wanted(), await context.node.resources())
+    placement = place(card, asked.wanted(), await context.node.resources(card))
     return json_response(placement_view(placement))
 
 
 async def previews(request: web.Request) -> web.Response:
     context = context_of(request)
     card = await context.card(read_query(request, PreviewQuery).model_id)
-    resources = await context.node.resources()
+    resources = await context.node.resources(card)
     found = [
         _preview(card, Wanted(sharding=sharding, instance_meta=meta), meta, resources)
         for sharding, meta in _WAYS
@@ -165,7 +166,7 @@ async def previews(request: web.Request) -> web.Response:
 
 
 def _preview(
-    card: ModelCard, wanted: Wanted, meta: InstanceMeta, resources: list[NodeResources]
+    card: ModelCard, wanted: Wanted, meta: InstanceMeta, resources: Sequence[NodeResources]
 ) -> PreviewView:
     known: dict[str, Any] = {
         "model_id": card.model_id,

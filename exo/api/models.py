@@ -1,6 +1,5 @@
 """The models that this node knows."""
 
-import asyncio
 from typing import Literal
 
 from aiohttp import web
@@ -39,11 +38,7 @@ class ModelListView(View):
 
 
 async def list_all(request: web.Request) -> web.Response:
-    context = context_of(request)
-    cards = await asyncio.to_thread(context.registry.all)
-    known = {card.model_id for card in cards}
-    placed = [i.card for i in context.node.state.instances.values()]
-    cards += [card for card in placed if card.model_id not in known]
+    cards = await context_of(request).catalogue.here()
     return json_response(ModelListView(data=[_view(card) for card in cards]))
 
 

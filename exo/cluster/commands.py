@@ -5,18 +5,21 @@ id is in the state) leads to no events, so that it may safely be sent again.
 """
 
 from collections.abc import Sequence
-from typing import assert_never
+from typing import Annotated, Literal, assert_never
 
-from exo.cluster.events import Event, InstanceCreated, InstanceDeleted
+from pydantic import Field, TypeAdapter
+
+from exo.cluster.events import Event, InstanceCreated, InstanceDeleted, NodeDraining
 from exo.cluster.placement import NodeResources, Wanted, place
-from exo.cluster.state import ClusterState, Instance, Model, Outcome, Placement
-from exo.errors import InstanceNotFound, PlacementImpossible, RequestError
+from exo.cluster.state import ClusterState, Instance, Model, NodeInfo, Outcome, Placement
+from exo.errors import InstanceNotFound, NodeNotFound, PlacementImpossible, RequestError
 from exo.models.card import ModelCard
 
 
 class CreateInstance(Model):
     """Place a model and serve it: where exo thinks best, or exactly as `placement` says."""
 
+    type: Literal["create_instance"] = "create_instance"
     command_id: str
     instance_id: str
     card: ModelCard
@@ -25,11 +28,22 @@ class CreateInstance(Model):
 
 
 class DeleteInstance(Model):
+    type: Literal["delete_instance"] = "delete_instance"
     command_id: str
     instance_id: str
 
 
-Command = CreateInstance | DeleteInstance
+class DrainNode(Model):
+    """Give a node no more instances, or again."""
+
+    type: Literal["drain_node"] = "drain_node"
+    command_id: str
+    node_id: str
+    draining: bool
+
+
+Command = Annotated[CreateInstance | DeleteInstance | DrainNode, Field(discriminator="type")]
+command_adapter: TypeAdapter[Command] = TypeAdapter(Command)
 
 
 def decide(
@@ -61,13 +75,42 @@ def decide(
         case DeleteInstance():
             find_instance(state, command.instance_id)
             return [InstanceDeleted(instance_id=command.instance_id, command_id=command.command_id)]
+        case DrainNode():
+            node = find_node(state, command.node_id)
+            if node.draining == command.draining:
+                return []
+            return [NodeDraining(node_id=node.node_id, draining=command.draining)]
         case _:
             assert_never(command)
 
 
+def is_done(state: ClusterState, command: Command) -> bool:
+    """Whether the state shows that `command` was carried out."""
+    if isinstance(command, DrainNode):
+        node = state.nodes.get(command.node_id)
+        return node is None or node.draining == command.draining
+    return command.command_id in state.commands
+
+
+def find_node(state: ClusterState, name: str) -> NodeInfo:
+    """The node of that id, of that name if only one has it, or whose id begins or ends so.
+
+    Raises:
+        NodeNotFound: there is none, or more than one.
+    """
+    if node := state.nodes.get(name):
+        return node
+    found = [n for n in state.nodes.values() if n.name == name]
+    found = found or [n for n in state.nodes.values() if name and n.node_id.endswith(name)]
+    if len(found) == 1:
+        return found[0]
+    what = f"{len(found)} nodes are called" if found else "There is no node"
+    raise NodeNotFound(f"{what} '{name}'.", hint="`exo node list` shows them with their ids.")
+
+
 def _check_same(command: Command, done: Outcome) -> None:
     """An id that comes again must be of the same command: it would seem to be carried out."""
-    same = done.kind == "created"
+    same = isinstance(command, CreateInstance) and done.kind == "created"
     if isinstance(command, DeleteInstance):
         same = done == Outcome(kind="deleted", instance_id=command.instance_id)
     if not same:
@@ -100,7 +143,10 @@ def _confirm(asked: Placement, card: ModelCard, nodes: Sequence[NodeResources]) 
         raise _wrong(f"The shards must cover layers 0 to {card.n_layers - 1} once each, in order.")
     for shard in asked.shards:
         if shard.node_id not in by_id:
-            raise _wrong(f"There is no node '{shard.node_id}'.")
+            raise _wrong(f"There is no node '{shard.node_id}' that takes instances.")
+        if not by_id[shard.node_id].has_weights:
+            name = by_id[shard.node_id].name
+            raise _wrong(f"The weights of {card.model_id} are not on {name}.")
     wanted = Wanted(
         sharding=asked.sharding,
         instance_meta=asked.instance_meta,

@@ -3,6 +3,7 @@
 `apply` is pure: every node folds the same log to the same state.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, assert_never
 
 from pydantic import Field, TypeAdapter
@@ -10,17 +11,21 @@ from pydantic import Field, TypeAdapter
 from exo.cluster.state import (
     ClusterState,
     Instance,
+    LinkInfo,
     Model,
     NodeInfo,
     Outcome,
     Runner,
-    Term,
+    link_key,
     runner_key,
 )
 from exo.device.profile import DeviceProfile
+from exo.p2p.term import Term
 
 # Enough to recognise a command that is sent again after its answer was lost.
 COMMANDS_KEPT = 256
+# Enough to outlast the absence of a node that missed that they were deleted.
+DELETED_KEPT = 4096
 
 
 class MasterElected(Model):
@@ -29,10 +34,26 @@ class MasterElected(Model):
 
 
 class NodeJoined(Model):
-    """A daemon has started; runners of its earlier life are gone."""
+    """A node is here (again). With another `boot` than before, its earlier runners are gone."""
 
     type: Literal["NodeJoined"] = "NodeJoined"
     node: NodeInfo
+
+
+class NodeLost(Model):
+    """A node has left, or cannot be reached any more."""
+
+    type: Literal["NodeLost"] = "NodeLost"
+    node_id: str
+    left: bool
+
+
+class NodeDraining(Model):
+    """Whether a node gets new instances."""
+
+    type: Literal["NodeDraining"] = "NodeDraining"
+    node_id: str
+    draining: bool
 
 
 class NodeMeasured(Model):
@@ -53,13 +74,36 @@ class InstanceDeleted(Model):
     command_id: str
 
 
+class StateMerged(Model):
+    """What a node brought that followed another master; see `merge`."""
+
+    type: Literal["StateMerged"] = "StateMerged"
+    instances: tuple[Instance, ...]
+    deleted: tuple[str, ...]
+    commands: dict[str, Outcome]
+
+
+class LinksMeasured(Model):
+    type: Literal["LinksMeasured"] = "LinksMeasured"
+    links: tuple[LinkInfo, ...]
+
+
 class RunnerChanged(Model):
     type: Literal["RunnerChanged"] = "RunnerChanged"
     runner: Runner
 
 
 Event = Annotated[
-    MasterElected | NodeJoined | NodeMeasured | InstanceCreated | InstanceDeleted | RunnerChanged,
+    MasterElected
+    | NodeJoined
+    | NodeLost
+    | NodeDraining
+    | NodeMeasured
+    | LinksMeasured
+    | InstanceCreated
+    | InstanceDeleted
+    | StateMerged
+    | RunnerChanged,
     Field(discriminator="type"),
 ]
 event_adapter: TypeAdapter[Event] = TypeAdapter(Event)
@@ -97,17 +141,16 @@ def _changes(state: ClusterState, event: Event) -> dict[str, Any]:
         case MasterElected():
             return {"term": event.term}
         case NodeJoined(node=node):
-            known = state.nodes.get(node.node_id)
-            if node.device is None and known is not None:
-                node = node.model_copy(update={"device": known.device})
-            gone = _runner_keys_on(state, node.node_id)
-            return {
-                "nodes": {**state.nodes, node.node_id: node},
-                "runners": {key: r for key, r in state.runners.items() if key not in gone},
-            }
+            return _joined(state, node)
+        case NodeLost():
+            return _lost(state, event.node_id)
+        case NodeDraining():
+            return _with_node(state, event.node_id, draining=event.draining)
         case NodeMeasured():
-            node = state.nodes[event.node_id].model_copy(update={"device": event.device})
-            return {"nodes": {**state.nodes, event.node_id: node}}
+            return _with_node(state, event.node_id, device=event.device)
+        case LinksMeasured():
+            known = [x for x in event.links if {x.node_id, x.peer_id} <= state.nodes.keys()]
+            return {"links": {**state.links, **{link_key(x.node_id, x.peer_id): x for x in known}}}
         case InstanceCreated(instance=instance):
             return {
                 "instances": {**state.instances, instance.instance_id: instance},
@@ -115,10 +158,11 @@ def _changes(state: ClusterState, event: Event) -> dict[str, Any]:
             }
         case InstanceDeleted(instance_id=instance_id):
             return {
-                "instances": {k: v for k, v in state.instances.items() if k != instance_id},
-                "runners": {k: r for k, r in state.runners.items() if r.instance_id != instance_id},
+                **_without(state, (instance_id,)),
                 "commands": _remember(state, event.command_id, "deleted", instance_id),
             }
+        case StateMerged():
+            return _merged(state, event)
         case RunnerChanged(runner=runner):
             if runner.instance_id not in state.instances:
                 return {}
@@ -126,6 +170,59 @@ def _changes(state: ClusterState, event: Event) -> dict[str, Any]:
             return {"runners": {**state.runners, key: runner}}
         case _:
             assert_never(event)
+
+
+def _joined(state: ClusterState, node: NodeInfo) -> dict[str, Any]:
+    known = state.nodes.get(node.node_id)
+    if known is not None:
+        kept = {"draining": known.draining, "device": node.device or known.device}
+        node = node.model_copy(update=kept)
+    changes: dict[str, Any] = {"nodes": {**state.nodes, node.node_id: node}}
+    if known is None or known.boot != node.boot:
+        gone = _runner_keys_on(state, node.node_id)
+        changes["runners"] = {key: r for key, r in state.runners.items() if key not in gone}
+    return changes
+
+
+def _lost(state: ClusterState, node_id: str) -> dict[str, Any]:
+    """A node is remembered for what is placed on it, and else forgotten."""
+    links = {k: x for k, x in state.links.items() if node_id not in {x.node_id, x.peer_id}}
+    if _placed_on(state.instances, node_id):
+        return {**_with_node(state, node_id, online=False), "links": links}
+    return {"nodes": {k: n for k, n in state.nodes.items() if k != node_id}, "links": links}
+
+
+def _with_node(state: ClusterState, node_id: str, **changes: object) -> dict[str, Any]:
+    if node_id not in state.nodes:
+        return {}
+    node = state.nodes[node_id].model_copy(update=changes)
+    return {"nodes": {**state.nodes, node_id: node}}
+
+
+def _without(state: ClusterState, instance_ids: tuple[str, ...]) -> dict[str, Any]:
+    """The state without these instances, their runners, and nodes that only they kept."""
+    instances = {k: v for k, v in state.instances.items() if k not in instance_ids}
+    return {
+        "instances": instances,
+        "runners": {k: r for k, r in state.runners.items() if r.instance_id not in instance_ids},
+        "nodes": {k: n for k, n in state.nodes.items() if n.online or _placed_on(instances, k)},
+        "deleted": (*state.deleted, *instance_ids)[-DELETED_KEPT:],
+    }
+
+
+def _merged(state: ClusterState, event: StateMerged) -> dict[str, Any]:
+    changes = _without(state, event.deleted)
+    adopted = {instance.instance_id: instance for instance in event.instances}
+    commands = {**event.commands, **state.commands}
+    return {
+        **changes,
+        "instances": {**changes["instances"], **adopted},
+        "commands": dict(list(commands.items())[-COMMANDS_KEPT:]),
+    }
+
+
+def _placed_on(instances: Mapping[str, Instance], node_id: str) -> bool:
+    return any(s.node_id == node_id for i in instances.values() for s in i.placement.shards)
 
 
 def _runner_keys_on(state: ClusterState, node_id: str) -> set[str]:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from exo.cluster.events import Entry, apply
 from exo.cluster.state import ClusterState
 from exo.errors import HomeError, StorageFull
+from exo.p2p.term import Term
 
 FORMAT = 1
 SNAPSHOT_EVERY = 500
@@ -124,6 +125,37 @@ class EventLog:
             raise
         if due:
             self._snapshot_at = state.index
+
+    def reset(self, state: ClusterState) -> None:
+        """Forget the log and go on from `state`.
+
+        Raises:
+            StorageFull: it cannot be written; nothing was changed.
+        """
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("DELETE FROM log")
+            self._db.execute("DELETE FROM snapshot")
+            self._db.execute(
+                "INSERT INTO snapshot VALUES (?, ?)", (state.index, state.model_dump_json())
+            )
+            self._db.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise StorageFull(
+                f"The state of the cluster cannot be kept on disk: {error}.",
+                hint=f"Free some space on the disk that holds {self._path.parent}.",
+                retry_after=30,
+            ) from error
+        self._unwritten = []
+        self._snapshot_at = state.index
+        self.state = state
+
+    def holds(self, index: int, term: Term) -> bool:
+        """Whether the entry at `index` is here and of `term`: then all before it are the same."""
+        found = self.read(index - 1, 1)
+        return bool(found) and found[0].index == index and found[0].term == term
 
     def read(self, since: int, limit: int) -> list[Entry]:
         """Entries with index > `since`, at most `limit`, oldest first."""

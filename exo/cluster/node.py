@@ -1,129 +1,138 @@
-"""One node of the cluster: the log, the state, the master's decisions and this node's worker.
+"""One node of the cluster, as the API sees it: the state, commands, and requests to instances.
 
-With one node, it is its own master. Everything the API needs is a method here.
+What must be decided goes to the master, wherever that is; what is known is read from this node's
+own replica.
 """
 
 import asyncio
-import logging
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import partial
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 
-from exo import __version__
-from exo.cluster.commands import Command, CreateInstance, DeleteInstance, decide, find_instance
-from exo.cluster.events import (
-    Entry,
-    Event,
-    MasterElected,
-    NodeJoined,
-    NodeMeasured,
-    RunnerChanged,
-)
+from exo.cluster.commands import CreateInstance, DeleteInstance, DrainNode, find_instance, find_node
+from exo.cluster.events import Entry
+from exo.cluster.generation import Generations
+from exo.cluster.links import worth_telling
+from exo.cluster.local import LocalNode, NodeOptions
 from exo.cluster.log import EventLog
 from exo.cluster.placement import NodeResources, Wanted
+from exo.cluster.remote import (
+    LEAVE,
+    SAMPLE,
+    Offer,
+    Report,
+    pack,
+    query_adapter,
+    sample_adapter,
+    unpack,
+)
+from exo.cluster.replica import Replica
 from exo.cluster.requests import Output
-from exo.cluster.state import ClusterState, Instance, NodeInfo, Placement, Runner, Term
+from exo.cluster.resources import ModelQuery, NodeSample, free_resources
+from exo.cluster.roles import Roles
+from exo.cluster.state import ClusterState, Instance, LinkInfo, NodeInfo, Placement, Runner
 from exo.cluster.worker import Worker, WorkerOptions
-from exo.device.host import computes_on_cpu
-from exo.device.memory import read_memory
 from exo.device.profile import DeviceProfile, Memory
-from exo.errors import ModelNotFound
+from exo.errors import PeerError
 from exo.inference.types import GenerateRequest
 from exo.models.card import ModelCard
+from exo.models.registry import Registry
+from exo.p2p.network import Body, LinkMeasure, Network
+from exo.p2p.term import Term
 
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class NodeOptions:
-    """Who this node is and how much it may use."""
-
-    node_id: str
-    name: str
-    address: str
-    memory_fraction: float
-
-
-def utc_now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+# Seconds that another node gets to say what it could do for a model.
+SAMPLE_PATIENCE = 3.0
+# Seconds between two looks at this node's free memory, for the others.
+_STAMP_EVERY = 2.0
 
 
 class Node:
     """A node that is running. `open` it before use, `close` it after."""
 
-    def __init__(self, options: NodeOptions, worker: WorkerOptions, event_log: EventLog) -> None:
+    def __init__(
+        self,
+        options: NodeOptions,
+        worker: WorkerOptions,
+        event_log: EventLog,
+        registry: Registry,
+        network: Network,
+        stop: Callable[[], None],
+    ) -> None:
+        """`stop` ends the daemon."""
         self.options = options
-        self.worker = Worker(worker, self._report)
-        self._log = event_log
-        # SQLite waits for the disk: it does so in a thread of its own, one write after another.
-        self._disk = ThreadPoolExecutor(1, thread_name_prefix="log")
-        self._lock = asyncio.Lock()
-        self._commits: set[asyncio.Task[ClusterState]] = set()
-        self._changed = asyncio.Event()
-        self._measured = asyncio.Event()
-        self.state = event_log.state
+        self.network = network
+        self.registry = registry
+        self._stop = stop
+        self._local = LocalNode(options, registry)
+        self._replica = Replica(event_log, self._on_state)
+        self.worker = Worker(worker, self._report, self._local.locate)
+        self._generations = Generations(network, self._replica, self.worker)
+        self._roles = Roles(network, self._replica, self._offer, self._samples)
+        self._reports: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        network.services.requests[SAMPLE] = self._serve_sample
+        network.services.requests[LEAVE] = self._serve_leave
+        network.on_measured = self._links_measured
 
     async def open(self, device: DeviceProfile | None) -> None:
-        """Join the cluster of one, and bring back the instances that are wanted."""
-        number = self.state.term.number + 1 if self.state.term else 1
-        term = Term(number=number, master_id=self.options.node_id)
-        info = NodeInfo(
-            node_id=self.options.node_id,
-            name=self.options.name,
-            version=__version__,
-            address=self.options.address,
-            started_at=utc_now(),
-            device=device,
-        )
-        await self._commit(lambda: [MasterElected(term=term), NodeJoined(node=info)], term=term)
-        if self._device() or computes_on_cpu():
-            self._measured.set()
+        """Take part in the cluster, and bring back the instances that are wanted."""
+        self._local.open(device)
+        self._stamp()
+        self._roles.start()
 
     async def close(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        await self._roles.close()
         await self.worker.close()
-        if self._commits:
-            await asyncio.wait(self._commits)
-        self._disk.shutdown()
-        self._log.close()
+        if self._reports:
+            await asyncio.wait(self._reports)
+        await self._replica.close()
 
     async def measured(self, device: DeviceProfile | None) -> None:
         """Take in this device's measurement; None if it failed, and then it counts as a CPU."""
+        self._local.measured(device)
         if device is not None:
-            event = NodeMeasured(node_id=self.options.node_id, device=device)
-            await self._commit(lambda: [event])
-        self._measured.set()
+            await self._roles.report(Report(node_id=self.options.node_id, device=device))
 
     # The state, and waiting for it.
 
+    @property
+    def state(self) -> ClusterState:
+        return self._replica.state
+
+    @property
+    def info(self) -> NodeInfo:
+        """This node, also before the cluster knows it."""
+        return self._local.info
+
     async def wait_for(self, done: Callable[[ClusterState], bool]) -> ClusterState:
         """The first state, from now on, for which `done` is true."""
-        while not done(self.state):
-            await self._changed.wait()
-        return self.state
+        return await self._replica.wait_for(done)
+
+    async def wait_joined(self, patience: float) -> bool:
+        """Whether, within so many seconds, this node was in the state that it sees."""
+        try:
+            async with asyncio.timeout(patience):
+                await self.wait_for(self._has_joined)
+        except TimeoutError:
+            return False
+        return True
 
     async def events(self, since: int, limit: int) -> list[Entry]:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._disk, self._log.read, since, limit)
+        return await self._replica.events(since, limit)
 
     async def follow(self, since: int) -> AsyncIterator[Entry]:
         """Every entry after `since`, for ever."""
-        while True:
-            entries = await self.events(since, 500)
+        async for entries in self._replica.follow(since):
             for entry in entries:
-                since = entry.index
                 yield entry
-            if not entries:
-                await self.wait_for(partial(_is_past, since))
 
-    def memory(self) -> Memory:
-        """Memory of the device that computes, now."""
-        device = self._device()
-        if device is None:
-            return read_memory("cpu", None)
-        return read_memory(device.kind, device.memory_total, device.card)
+    def memory_of(self, node_id: str) -> Memory | None:
+        """A node's memory as it was some seconds ago at most; None if it is not known."""
+        if node_id == self.options.node_id:
+            return self._local.memory()
+        found = self.network.metadata(node_id).get("memory")
+        return Memory.model_validate(found) if found else None
 
     # Commands.
 
@@ -133,12 +142,9 @@ class Node:
         """Record a new instance; it loads by itself. The same command id gives the same instance.
 
         Raises:
-            ModelNotFound: no weights of the model are on this node.
-            PlacementImpossible, StorageFull: as they say.
+            ModelNotFound: no weights of the model are on any node.
+            PlacementImpossible, StorageFull, MasterUnknown: as they say.
         """
-        if card.path is None:
-            raise weights_missing(card)
-        await self._measured.wait()  # What computes decides what fits.
         command = CreateInstance(
             command_id=command_id,
             instance_id=uuid.uuid4().hex,
@@ -146,99 +152,125 @@ class Node:
             wanted=wanted,
             placement=placement,
         )
-        state = await self._submit(command)
+        state = await self._roles.submit(command)
         return find_instance(state, state.commands[command_id].instance_id)
 
     async def delete_instance(self, instance_id: str, command_id: str) -> None:
         """Unload an instance for good.
 
         Raises:
-            InstanceNotFound, StorageFull: as they say.
+            InstanceNotFound, StorageFull, MasterUnknown: as they say.
         """
-        await self._submit(DeleteInstance(command_id=command_id, instance_id=instance_id))
+        await self._roles.submit(DeleteInstance(command_id=command_id, instance_id=instance_id))
 
-    async def resources(self) -> list[NodeResources]:
-        """What the nodes can still give to new instances."""
-        await self._measured.wait()
-        return self._resources()
+    async def drain(self, name: str, *, draining: bool) -> NodeInfo:
+        """Give a node no more instances, or again.
+
+        Raises:
+            NodeNotFound, StorageFull, MasterUnknown: as they say.
+        """
+        node_id = find_node(self.state, name).node_id
+        command = DrainNode(command_id=uuid.uuid4().hex, node_id=node_id, draining=draining)
+        return find_node(await self._roles.submit(command), node_id)
+
+    async def leave(self, name: str) -> NodeInfo:
+        """Have a node finish its answers, leave the cluster and stop.
+
+        Raises:
+            NodeNotFound: there is no such node.
+            PeerError: it cannot be told.
+        """
+        node = find_node(self.state, name)
+        if node.node_id == self.options.node_id:
+            self._stop()
+        else:
+            await self.network.request(node.node_id, LEAVE)
+        return node
+
+    async def resources(self, card: ModelCard) -> tuple[NodeResources, ...]:
+        """What the nodes can still give to new instances of this model."""
+        samples = await self._samples(ModelQuery.of(card))
+        return free_resources(self.state, samples)
+
+    async def find_card(self, name: str) -> ModelCard | None:
+        """A model by its name, as a node that has its weights knows it."""
+        samples = (await self._samples(ModelQuery(name=name))).values()
+        cards = [sample.card for sample in samples if sample.card is not None]
+        return next((card for card in cards if card.path is not None), next(iter(cards), None))
+
+    # Requests.
 
     def generate(self, instance: Instance, request: GenerateRequest) -> AsyncGenerator[Output]:
-        """Run a request; see `Worker.generate`."""
-        return self.worker.generate(instance, request)
+        """Run a request; see `Generations.run`."""
+        return self._generations.run(instance, request)
 
-    def _resources(self) -> list[NodeResources]:
-        options, memory = self.options, self.memory()
-        mine = [
-            (instance, shard)
-            for instance in self.state.instances.values()
-            for shard in instance.placement.shards
-            if shard.node_id == options.node_id
-        ]
-        planned = sum(shard.memory for _, shard in mine)
-        runners = [self.state.runner(instance.instance_id, shard.rank) for instance, shard in mine]
-        loaded = sum(runner.memory for runner in runners if runner)
-        # What is loaded is missing from `available` and planned as well: it counts once.
-        free = int((memory.available + loaded) * options.memory_fraction) - planned
-        return [NodeResources(options.node_id, options.name, self._device(), max(free, 0))]
+    def load(self, instance: Instance) -> int:
+        """See `Generations.load`."""
+        return self._generations.load(instance)
 
-    def _device(self) -> DeviceProfile | None:
-        node = self.state.nodes.get(self.options.node_id)
-        return node.device if node else None
+    @property
+    def open_requests(self) -> int:
+        """See `Generations.open_requests`."""
+        return self._generations.open_requests
 
-    async def _submit(self, command: Command) -> ClusterState:
-        def events() -> list[Event]:
-            return decide(self.state, command, self._resources(), utc_now())
+    async def wait_idle(self) -> None:
+        """Return when no request is open."""
+        await self._generations.wait_idle()
 
-        return await self._commit(events, durable=True)
+    # What the parts ask of one another.
+
+    def _on_state(self, state: ClusterState) -> None:
+        # What an earlier life left on disk may be out of date: the cluster is asked first.
+        if self._has_joined(state):
+            self.worker.reconcile(state)
+
+    def _has_joined(self, state: ClusterState) -> bool:
+        me = state.nodes.get(self.options.node_id)
+        return me is not None and me.online and me.boot == self.options.boot
+
+    def _offer(self, term: Term) -> Offer:
+        return Offer(
+            term=term, node=self._local.info, runners=self.worker.runners, state=self.state
+        )
 
     async def _report(self, runner: Runner) -> None:
-        await self._commit(lambda: [RunnerChanged(runner=runner)])
+        await self._roles.report(Report(node_id=self.options.node_id, runner=runner))
 
-    async def _commit(
-        self,
-        events: Callable[[], list[Event]],
-        *,
-        durable: bool = False,
-        term: Term | None = None,
-    ) -> ClusterState:
-        """Decide, append and apply, one after the other; what was begun is finished even when
-        the one who asked has gone."""
-        work = asyncio.create_task(self._append(events, durable, term))
-        self._commits.add(work)
-        work.add_done_callback(self._commits.discard)
-        return await asyncio.shield(work)
+    def _links_measured(self, measures: Sequence[LinkMeasure]) -> None:
+        me = self.options.node_id
+        links = [
+            LinkInfo(node_id=me, peer_id=m.peer_id, latency=m.latency, bandwidth=m.bandwidth)
+            for m in measures
+        ]
+        if news := worth_telling(self.state, links):
+            report = asyncio.create_task(self._roles.report(Report(node_id=me, links=news)))
+            self._reports.add(report)
+            report.add_done_callback(self._reports.discard)
 
-    async def _append(
-        self, events: Callable[[], list[Event]], durable: bool, term: Term | None
-    ) -> ClusterState:
-        async with self._lock:
-            made = events()
-            if not made:
-                return self.state
-            term = term or self.state.term
-            assert term is not None  # noqa: S101  `open` sets it before anything is appended
-            now, first = utc_now(), self.state.index + 1
-            entries = [
-                Entry(index=index, term=term, time=now, event=event)
-                for index, event in enumerate(made, first)
-            ]
-            self.state = await asyncio.get_running_loop().run_in_executor(
-                self._disk, lambda: self._log.append(entries, durable=durable)
+    async def _samples(self, query: ModelQuery) -> Mapping[str, NodeSample]:
+        """What each node that is here could do for a model."""
+        nodes = [node.node_id for node in self.state.nodes.values() if node.online]
+        found = await asyncio.gather(*(self._sample(node_id, query) for node_id in nodes))
+        return {k: sample for k, sample in zip(nodes, found, strict=True) if sample is not None}
+
+    async def _sample(self, node_id: str, query: ModelQuery) -> NodeSample | None:
+        if node_id == self.options.node_id:
+            return await self._local.sample(query, self.state)
+        try:
+            body = await self.network.request(
+                node_id, SAMPLE, pack(query), patience=SAMPLE_PATIENCE
             )
-            self._changed.set()
-            self._changed = asyncio.Event()
-            self.worker.reconcile(self.state)
-            return self.state
+            return unpack(sample_adapter, body)
+        except PeerError:
+            return None
 
+    async def _serve_sample(self, _: str, body: Body) -> Body:
+        return pack(await self._local.sample(unpack(query_adapter, body), self.state))
 
-def _is_past(index: int, state: ClusterState) -> bool:
-    return state.index > index
+    async def _serve_leave(self, _: str, __: Body) -> Body:
+        self._stop()
+        return None
 
-
-def weights_missing(card: ModelCard) -> ModelNotFound:
-    return ModelNotFound(
-        f"The weights of {card.model_id} are not on this node.",
-        hint=f"Put the folder of {card.repo} into the models folder (`exo model list` shows it), "
-        "or give a model folder by its path.",
-        param="model",
-    )
+    def _stamp(self) -> None:
+        self.network.stamp({"memory": self._local.memory().model_dump()})
+        self._timer = asyncio.get_running_loop().call_later(_STAMP_EVERY, self._stamp)

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from exo.cluster.state import InstanceMeta, Model, Placement, Shard, Sharding
 from exo.device.profile import DeviceProfile
-from exo.errors import PlacementImpossible
+from exo.errors import ModelNotFound, PlacementImpossible
 from exo.models.card import ModelCard
 
 # Longer contexts are had by asking for them: they are paid for in memory whether used or not.
@@ -25,12 +25,14 @@ _KV_SHARE = 0.25
 
 @dataclass(frozen=True)
 class NodeResources:
-    """What one node can give: `free_memory` in bytes, of the device that computes."""
+    """What one node can give: `free_memory` in bytes, of the device that computes, and whether
+    the model's weights are there."""
 
     node_id: str
     name: str
     device: DeviceProfile | None
     free_memory: int
+    has_weights: bool = True
 
 
 class Wanted(Model):
@@ -48,6 +50,7 @@ def place(card: ModelCard, wanted: Wanted, nodes: Sequence[NodeResources]) -> Pl
 
     Raises:
         PlacementImpossible: there is none; the message says why, with the numbers.
+        ModelNotFound: no node has its weights.
     """
     _check(card, wanted, nodes)
     fitting: list[Placement] = []
@@ -67,6 +70,8 @@ def place(card: ModelCard, wanted: Wanted, nodes: Sequence[NodeResources]) -> Pl
 def _check(card: ModelCard, wanted: Wanted, nodes: Sequence[NodeResources]) -> None:
     if not nodes:
         raise PlacementImpossible("No node is ready to compute.", hint="`exo status` shows them.")
+    if not any(node.has_weights for node in nodes):
+        raise weights_missing(card)
     if wanted.min_nodes > len(nodes):
         raise PlacementImpossible(
             f"{wanted.min_nodes} nodes are asked for and the cluster has {len(nodes)}.",
@@ -91,7 +96,18 @@ def _check(card: ModelCard, wanted: Wanted, nodes: Sequence[NodeResources]) -> N
         )
 
 
+def weights_missing(card: ModelCard) -> ModelNotFound:
+    return ModelNotFound(
+        f"The weights of {card.model_id} are on no node of this cluster.",
+        hint=f"Put the folder of {card.repo} into the models folder (`exo model list` shows it), "
+        "or give a model folder by its path.",
+        param="model",
+    )
+
+
 def _on_one_node(card: ModelCard, wanted: Wanted, node: NodeResources) -> Placement:
+    if not node.has_weights:
+        raise PlacementImpossible(f"The weights of {card.model_id} are not on {node.name}.")
     on_cpu = node.device is None or node.device.kind == "cpu"
     cast = on_cpu and _weight_bytes(card, True) + _least_kv(card, wanted, 4) <= node.free_memory
     # Packed weights are only exact with float32 scales on a CPU, whatever that costs.

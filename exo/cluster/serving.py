@@ -3,13 +3,13 @@
 import asyncio
 from dataclasses import dataclass
 
-from exo.cluster.node import Node, weights_missing
+from exo.cluster.catalogue import Catalogue
+from exo.cluster.node import Node
 from exo.cluster.placement import Wanted
 from exo.cluster.state import ClusterState, Instance
 from exo.errors import ModelNotFound, Unavailable
 from exo.inference.ids import new_id
 from exo.models.card import ModelCard
-from exo.models.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class ServingOptions:
 class Serving:
     """Finds the instance for a request; places the model and waits if need be."""
 
-    def __init__(self, node: Node, registry: Registry, options: ServingOptions) -> None:
+    def __init__(self, node: Node, catalogue: Catalogue, options: ServingOptions) -> None:
         self._node = node
-        self._registry = registry
+        self._catalogue = catalogue
         self._options = options
         self._placing = asyncio.Lock()
 
@@ -37,10 +37,10 @@ class Serving:
             PlacementImpossible: it fits nowhere.
             Unavailable: it was not ready in time, or failed to load.
         """
-        found = self._instances(self._node.state, name)
+        found = self._present(name)
         if not found:
             async with self._placing:  # Two requests at once make one instance.
-                found = self._instances(self._node.state, name) or [await self._place(name)]
+                found = self._present(name) or [await self._place(name)]
         model_id = found[0].card.model_id
         try:
             async with asyncio.timeout(self._options.wait):
@@ -50,15 +50,13 @@ class Serving:
         return self._best(model_id)
 
     async def _place(self, name: str) -> Instance:
-        card = await asyncio.to_thread(self._registry.resolve, name)
-        if not self._options.auto_place and card.path is not None:
+        card = await self._catalogue.card(name)
+        if not self._options.auto_place:
             raise ModelNotFound(
                 f"{card.model_id} is not running.",
                 hint=f"`exo instance create {name}` starts it.",
                 param="model",
             )
-        if card.path is None:
-            raise weights_missing(card)
         return await self._node.create_instance(card, Wanted(), None, new_id("auto"))
 
     def _settled(self, state: ClusterState, model_id: str) -> bool:
@@ -71,7 +69,7 @@ class Serving:
         found = self._instances(state, model_id)
         ready = [instance for instance in found if state.status(instance) == "ready"]
         if ready:
-            return min(ready, key=self._node.worker.load)
+            return min(ready, key=self._node.load)
         reason = next((r for i in found if (r := state.reason(i))), None)
         if found and all(state.status(instance) == "failed" for instance in found):
             raise Unavailable(
@@ -83,6 +81,11 @@ class Serving:
             hint="`exo instance list` shows how far it is.",
             retry_after=5,
         )
+
+    def _present(self, name: str) -> list[Instance]:
+        """The instances of the model called `name` whose nodes are here."""
+        state = self._node.state
+        return [i for i in self._instances(state, name) if not state.lost_nodes(i)]
 
     def _instances(self, state: ClusterState, name: str) -> list[Instance]:
         return [i for i in state.instances.values() if _is_called(i.card, name)]

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from exo.device.profile import DeviceProfile
 from exo.models.card import ModelCard
+from exo.p2p.term import Term
 
 
 class Model(BaseModel):
@@ -19,22 +20,33 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-class Term(Model):
-    """A master's reign: ordered by number, then by the master's id."""
-
-    number: int
-    master_id: str
-
-
 class NodeInfo(Model):
-    """A device that runs the daemon."""
+    """A device that runs the daemon.
+
+    `address` is where its API listens, `links` are the multiaddrs that other nodes reach it at;
+    `boot` is unlike in any other run of a daemon. An offline node is kept while something is
+    placed on it. A draining node gets no new instances.
+    """
 
     node_id: str
     name: str
     version: str
     address: str
     started_at: str
+    boot: str = ""
+    links: tuple[str, ...] = ()
     device: DeviceProfile | None = None
+    online: bool = True
+    draining: bool = False
+
+
+class LinkInfo(Model):
+    """What `node_id` measured of its link to `peer_id`: round trip in seconds, bytes/s."""
+
+    node_id: str
+    peer_id: str
+    latency: float
+    bandwidth: float | None = None
 
 
 class Sharding(StrEnum):
@@ -128,20 +140,30 @@ InstanceStatus = Literal["downloading", "loading", "warming", "ready", "failed"]
 
 
 class ClusterState(Model):
-    """The fold of the log up to `index`. Runners are by (instance_id, rank), as `id/rank`."""
+    """The fold of the log up to `index`, whose last entry is of `term`.
+
+    Runners are by (instance_id, rank), as `id/rank`; links by the two node ids, as `id/id`.
+    `deleted` are ids of instances, so that a copy of the state that is older does not bring
+    them back.
+    """
 
     index: int = 0
     term: Term | None = None
     nodes: dict[str, NodeInfo] = {}
+    links: dict[str, LinkInfo] = {}
     instances: dict[str, Instance] = {}
     runners: dict[str, Runner] = {}
     commands: dict[str, Outcome] = {}
+    deleted: tuple[str, ...] = ()
 
     def runner(self, instance_id: str, rank: int) -> Runner | None:
         return self.runners.get(runner_key(instance_id, rank))
 
     def status(self, instance: Instance) -> InstanceStatus:
-        """The status of the least advanced shard; one that failed fails the instance."""
+        """The status of the least advanced shard; one that failed fails the instance, and so
+        does a node that is gone."""
+        if self.lost_nodes(instance):
+            return "failed"
         runners = [self.runner(instance.instance_id, s.rank) for s in instance.placement.shards]
         found = {RunnerStatus.STARTING if runner is None else runner.status for runner in runners}
         if RunnerStatus.FAILED in found:
@@ -150,8 +172,19 @@ class ClusterState(Model):
             return "loading"
         return "warming" if RunnerStatus.WARMING in found else "ready"
 
+    def lost_nodes(self, instance: Instance) -> list[str]:
+        """Names of the instance's nodes that are not in the cluster now."""
+        lost: list[str] = []
+        for shard in instance.placement.shards:
+            node = self.nodes.get(shard.node_id)
+            if node is None or not node.online:
+                lost.append(node.name if node else shard.node_id)
+        return lost
+
     def reason(self, instance: Instance) -> str | None:
         """Why an instance failed, or why it is not ready again yet."""
+        if lost := self.lost_nodes(instance):
+            return f"{' and '.join(lost)} cannot be reached; it comes back with its node."
         for shard in instance.placement.shards:
             runner = self.runner(instance.instance_id, shard.rank)
             if runner is not None and runner.error:
@@ -161,3 +194,7 @@ class ClusterState(Model):
 
 def runner_key(instance_id: str, rank: int) -> str:
     return f"{instance_id}/{rank}"
+
+
+def link_key(node_id: str, peer_id: str) -> str:
+    return f"{node_id}/{peer_id}"

@@ -13,14 +13,16 @@ from pathlib import Path
 from exo.cluster.plan import STEADY_SECONDS, Slot, StartRunner, StopRunner, WakeAt, plan
 from exo.cluster.requests import OpenRequests, Output
 from exo.cluster.state import ClusterState, Instance, Runner, RunnerStatus, Shard, runner_key
-from exo.errors import EngineError, ExoError, ModelInvalid, Unavailable
+from exo.errors import EngineError, ExoError, ModelInvalid, ModelNotFound, Unavailable
 from exo.inference.messages import Failed, FromRunner, Load, Progress, Ready
 from exo.inference.runner.process import RunnerProcess
 from exo.inference.types import GenerateRequest
+from exo.models.card import ModelCard
 
 log = logging.getLogger(__name__)
 
 Report = Callable[[Runner], Awaitable[None]]
+Locate = Callable[[ModelCard], Awaitable[Path]]
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,9 @@ class _Local:
 class Worker:
     """Keeps this node's runners as the state wants them."""
 
-    def __init__(self, options: WorkerOptions, report: Report) -> None:
+    def __init__(self, options: WorkerOptions, report: Report, locate: Locate) -> None:
         self._options = options
+        self._locate = locate
         self._report = report
         self._locals: dict[str, _Local] = {}
         self._state = ClusterState()
@@ -82,6 +85,11 @@ class Worker:
                     wakes.append(time)
         if wakes:
             self._timer = loop.call_at(min(wakes), lambda: self.reconcile(self._state))
+
+    @property
+    def runners(self) -> tuple[Runner, ...]:
+        """This node's runners, as they are."""
+        return tuple(local.runner for local in self._locals.values() if local.runner)
 
     def load(self, instance: Instance) -> int:
         """Requests that this node's rank 0 of the instance is working on."""
@@ -163,8 +171,9 @@ class Worker:
             restarts=local.slot.failures,
         )
         try:
+            path = await self._locate(instance.card)
             process = await self._take_process()
-        except EngineError as error:
+        except (EngineError, ModelInvalid, ModelNotFound) as error:
             await self._ended(key, local, error)
             return
         local.process = process
@@ -172,7 +181,7 @@ class Worker:
         if self._locals.get(key) is not local:
             process.kill("its instance was deleted")
         await self._tell(local, pid=process.pid)
-        process.send(self._load_message(instance, shard))
+        process.send(self._load_message(instance, shard, path))
         async for message in process.messages():
             await self._received(local, message)
         died = await process.wait()
@@ -190,10 +199,10 @@ class Worker:
             self._spawn(self.keep_spares())
         return spare
 
-    def _load_message(self, instance: Instance, shard: Shard) -> Load:
+    def _load_message(self, instance: Instance, shard: Shard, path: Path) -> Load:
         placement = instance.placement
         return Load(
-            path=instance.card.path or Path(),
+            path=path,
             start_layer=shard.start_layer,
             end_layer=shard.end_layer,
             context_length=placement.context_length,
@@ -232,7 +241,7 @@ class Worker:
         local.process, local.ready_at = None, None
         if self._locals.get(key) is local:
             log.warning("%s", error)
-            permanent = isinstance(error, ModelInvalid)
+            permanent = isinstance(error, ModelInvalid | ModelNotFound)
             failures = 1 if steady else local.slot.failures + 1
             local.slot = Slot(False, failures, now, permanent)
             status = RunnerStatus.FAILED if permanent else RunnerStatus.STARTING

@@ -60,6 +60,24 @@ class ModelCard(BaseModel):
         """Bytes of keys and values of one token over all layers."""
         return 2 * self.n_layers * self.n_kv_heads * self.head_dim * element_size
 
+    @property
+    def shape(self) -> str:
+        """What two copies of a model have in common, wherever they lie and whatever they are
+        called."""
+        parts = (
+            self.architecture,
+            self.n_layers,
+            self.hidden_size,
+            self.n_heads,
+            self.n_kv_heads,
+            self.head_dim,
+            self.vocab_size,
+            self.dtype,
+            self.quantization,
+            self.storage_size,
+        )
+        return "/".join(str(part) for part in parts)
+
     def to_api(self) -> dict[str, Any]:
         """The model object of `GET /v1/models`, OpenAI's fields first."""
         return {

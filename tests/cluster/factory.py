@@ -2,22 +2,23 @@
 
 from pathlib import Path
 
-from exo.cluster.events import Entry, Event, InstanceCreated, apply
+from exo.cluster.events import Entry, Event, InstanceCreated, NodeJoined, apply
 from exo.cluster.placement import NodeResources
 from exo.cluster.state import (
     ClusterState,
     Instance,
     InstanceMeta,
+    LinkInfo,
     NodeInfo,
     Placement,
     Runner,
     RunnerStatus,
     Shard,
     Sharding,
-    Term,
 )
 from exo.device.profile import DeviceProfile
 from exo.models.card import ModelCard
+from exo.p2p.term import Term
 
 TERM = Term(number=1, master_id="a")
 GIB = 2**30
@@ -92,8 +93,9 @@ def runner(instance_id: str = "i", status: RunnerStatus = RunnerStatus.READY, **
     return Runner(runner_id="r", instance_id=instance_id, rank=0, status=status, **fields)
 
 
-def node(node_id: str = "a", name: str = "a") -> NodeInfo:
-    return NodeInfo(node_id=node_id, name=name, version="0", address="h:1", started_at="now")
+def node(node_id: str = "a", name: str = "a", **fields) -> NodeInfo:
+    shape = {"version": "0", "address": "h:1", "started_at": "now"}
+    return NodeInfo(node_id=node_id, name=name, **shape, **fields)
 
 
 def entry(state: ClusterState, event: Event) -> Entry:
@@ -101,7 +103,15 @@ def entry(state: ClusterState, event: Event) -> Entry:
 
 
 def fold(*events: Event, state: ClusterState | None = None) -> ClusterState:
-    state = state or ClusterState()
+    """The state after these events, of a cluster with the node `a` if no state is given."""
+    state = state or ClusterState(nodes={"a": node()})
     for event in events:
         state = apply(state, entry(state, event))
     return state
+
+
+def link(node_id: str, peer_id: str, latency: float = 0.001) -> LinkInfo:
+    return LinkInfo(node_id=node_id, peer_id=peer_id, latency=latency)
+
+
+JOINED_B = NodeJoined(node=node("b", "b"))

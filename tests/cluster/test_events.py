@@ -7,14 +7,29 @@ from exo.cluster.events import (
     Entry,
     Event,
     InstanceDeleted,
+    LinksMeasured,
     MasterElected,
+    NodeDraining,
     NodeJoined,
+    NodeLost,
     NodeMeasured,
     RunnerChanged,
     apply,
 )
-from exo.cluster.state import ClusterState, RunnerStatus, Term
-from tests.cluster.factory import TERM, created, device, entry, fold, instance, node, runner
+from exo.cluster.state import ClusterState, RunnerStatus
+from exo.p2p.term import Term
+from tests.cluster.factory import (
+    JOINED_B,
+    TERM,
+    created,
+    device,
+    entry,
+    fold,
+    instance,
+    link,
+    node,
+    runner,
+)
 
 
 def test_an_entry_must_be_the_next_one():
@@ -60,7 +75,7 @@ def test_a_node_that_starts_again_has_lost_its_runners_and_kept_its_measurement(
         NodeMeasured(node_id="a", device=device()),
         created(),
         RunnerChanged(runner=runner()),
-        NodeJoined(node=node(name="renamed")),
+        NodeJoined(node=node(name="renamed", boot="2")),
     )
     assert state.runners == {}
     assert state.status(instance()) == "loading"
@@ -74,7 +89,7 @@ def test_a_node_that_starts_again_does_not_touch_the_runners_of_others():
         created("j", "c2", node_id="b"),
         RunnerChanged(runner=runner("i")),
         RunnerChanged(runner=runner("j")),
-        NodeJoined(node=node("a")),
+        NodeJoined(node=node("a", boot="2")),
     )
     assert list(state.runners) == ["j/0"]
 
@@ -108,3 +123,45 @@ def test_any_log_folds_the_same_through_json_and_keeps_no_orphans(log: list[Even
     assert direct == through_json
     assert ClusterState.model_validate_json(direct.model_dump_json()) == direct
     assert {r.instance_id for r in direct.runners.values()} <= set(direct.instances)
+
+
+def test_a_node_that_comes_back_without_a_restart_has_its_runners():
+    state = fold(
+        created(),
+        RunnerChanged(runner=runner()),
+        NodeLost(node_id="a", left=False),
+        NodeJoined(node=node()),
+    )
+    assert state.status(instance()) == "ready"
+
+
+def test_an_instance_on_a_lost_node_has_failed_and_says_which_node():
+    state = fold(created(), RunnerChanged(runner=runner()), NodeLost(node_id="a", left=False))
+    assert state.status(instance()) == "failed"
+    assert "a cannot be reached" in (state.reason(instance()) or "")
+
+
+def test_a_lost_node_is_remembered_only_for_what_is_placed_on_it():
+    state = fold(NodeJoined(node=node("b")), NodeLost(node_id="b", left=True))
+    assert set(state.nodes) == {"a"}
+    state = fold(created(node_id="b"), NodeLost(node_id="b", left=True), state=fold(JOINED_B))
+    assert not state.nodes["b"].online
+    state = fold(InstanceDeleted(instance_id="i", command_id="d"), state=state)
+    assert set(state.nodes) == {"a"}
+
+
+def test_links_are_of_nodes_that_are_there():
+    links = (link("a", "b"), link("a", "x"))
+    state = fold(JOINED_B, LinksMeasured(links=links))
+    assert list(state.links) == ["a/b"]
+    assert fold(NodeLost(node_id="b", left=True), state=state).links == {}
+
+
+def test_what_was_deleted_is_remembered():
+    state = fold(created(), InstanceDeleted(instance_id="i", command_id="d"))
+    assert state.deleted == ("i",)
+
+
+def test_a_draining_node_is_still_draining_when_it_comes_back():
+    state = fold(NodeDraining(node_id="a", draining=True), NodeJoined(node=node(boot="2")))
+    assert state.nodes["a"].draining

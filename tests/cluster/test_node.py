@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -11,43 +10,32 @@ from pathlib import Path
 import psutil
 import pytest
 
+from exo.cluster.catalogue import Catalogue
 from exo.cluster.log import EventLog
-from exo.cluster.node import Node, NodeOptions
+from exo.cluster.node import Node
 from exo.cluster.placement import Wanted
 from exo.cluster.requests import Output
 from exo.cluster.serving import Serving, ServingOptions
 from exo.cluster.state import ClusterState, Instance
-from exo.cluster.worker import WorkerOptions
 from exo.errors import InstanceNotFound, ModelNotFound, RunnerDied, Unavailable
 from exo.inference.messages import Accepted, Finished
 from exo.inference.types import Delta, GenerateRequest
 from exo.models.card import ModelCard
-from exo.models.registry import Registry
-from tests.cluster.factory import card, device
-from tests.models_maker import make_model
-
-ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(sys.path)}
-
-
-def make_node(database: Path) -> Node:
-    worker = WorkerOptions(
-        node_id="a",
-        engine="tests.fakes.engine:FakeEngine",
-        environment=ENVIRONMENT,
-        spare_runners=0,
-        prefix_cache_bytes=0,
-        max_queue=8,
-    )
-    options = NodeOptions(node_id="a", name="a", address="h:1", memory_fraction=0.8)
-    return Node(options, worker, EventLog(database))
+from tests.cluster.factory import card
+from tests.cluster.lab import Lab, NoModel
 
 
 @pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[Node]:
-    made = make_node(tmp_path / "state.db")
-    await made.open(device())
+async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
+    made = Lab(tmp_path)
     yield made
     await made.close()
+
+
+@pytest.fixture
+async def node(lab: Lab) -> Node:
+    (member,) = await lab.start("a")
+    return member.node
 
 
 def request(text: str, request_id: str = "r", **fields: object) -> GenerateRequest:
@@ -97,14 +85,14 @@ async def test_an_instance_is_created_loaded_and_answers(node: Node):
     assert set(shown[3:]) == {"RunnerChanged"}
 
 
-async def test_no_prompt_and_no_token_is_in_the_log(node: Node, tmp_path: Path):
+async def test_no_prompt_and_no_token_is_in_the_log(node: Node, lab: Lab, tmp_path: Path):
     instance = await ready(node)
     await answer(node, instance, "confidential end")
-    await node.close()
-    assert not any(b"confidential" in content for content in all_bytes(tmp_path))
+    await lab.close()
+    assert not any(b"confidential" in content for content in all_bytes(tmp_path / "a"))
 
 
-async def test_a_deleted_instance_is_gone_with_its_process(node: Node):
+async def test_a_deleted_instance_is_gone_with_its_process(node: Node, lab: Lab):
     instance = await ready(node)
     pid = node.state.runners[f"{instance.instance_id}/0"].pid
     outputs = node.generate(instance, request("a stall"))
@@ -113,11 +101,11 @@ async def test_a_deleted_instance_is_gone_with_its_process(node: Node):
     with pytest.raises(RunnerDied, match="deleted"):
         async for _ in outputs:
             pass
-    await node.close()
-    assert pid is not None
-    assert not psutil.pid_exists(pid)
     with pytest.raises(InstanceNotFound):
         await node.delete_instance(instance.instance_id, "e")
+    await lab.close()
+    assert pid is not None
+    assert not psutil.pid_exists(pid)
 
 
 async def test_a_killed_runner_fails_its_requests_and_comes_back_by_itself(node: Node):
@@ -146,19 +134,16 @@ async def test_an_invalid_model_fails_for_good_and_says_why(node: Node):
     await node.wait_for(is_status(good, "ready"))
 
 
-async def test_instances_come_back_when_the_node_does(tmp_path: Path):
-    first = make_node(tmp_path / "state.db")
-    await first.open(device())
-    instance = await ready(first)
-    await first.close()
-    second = make_node(tmp_path / "state.db")
-    await second.open(device())
-    assert second.state.status(instance) == "loading"
-    await second.wait_for(is_status(instance, "ready"))
-    assert await answer(second, instance, "back end") == "back "
-    assert second.state.term is not None
-    assert second.state.term.number == 2
-    await second.close()
+async def test_instances_come_back_when_the_node_does(lab: Lab):
+    (member,) = await lab.start("a")
+    instance = await ready(member.node)
+    await member.stop()
+    node = await member.start()
+    await node.wait_for(is_status(instance, "loading"))
+    await node.wait_for(is_status(instance, "ready"))
+    assert await answer(node, instance, "back end") == "back "
+    assert node.state.term is not None
+    assert node.state.term.number == 2
 
 
 async def test_a_command_that_is_repeated_makes_one_instance(node: Node):
@@ -167,15 +152,21 @@ async def test_a_command_that_is_repeated_makes_one_instance(node: Node):
     assert len(node.state.instances) == 1
 
 
-async def test_a_command_whose_sender_has_gone_is_finished(node: Node):
+async def test_a_command_whose_sender_has_gone_is_finished(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+):
+    loop, written = asyncio.get_running_loop(), node._replica._log
+
+    def append(*args: object, **kwargs: object) -> ClusterState:
+        loop.call_soon_threadsafe(sender.cancel)
+        return EventLog.append(written, *args, **kwargs)
+
+    monkeypatch.setattr(written, "append", append)
     sender = asyncio.create_task(create(node))
-    asyncio.get_running_loop().call_soon(
-        lambda: asyncio.get_running_loop().call_soon(sender.cancel)
-    )
     await asyncio.wait({sender})
     assert sender.cancelled()
     state = await node.wait_for(lambda state: bool(state.instances))
-    assert state.index == node._log.state.index
+    assert list(state.commands) == ["c"]
 
 
 async def test_an_answer_that_is_left_frees_its_slot(node: Node):
@@ -200,9 +191,9 @@ async def test_following_the_events_gives_all_of_them_in_order(node: Node):
 
 
 async def test_what_is_planned_and_not_loaded_yet_is_not_given_twice(node: Node):
-    (before,) = await node.resources()
+    (before,) = await node.resources(card())
     instance = await create(node)
-    (after,) = await node.resources()
+    (after,) = await node.resources(card())
     planned = instance.placement.shards[0].memory
     assert before.free_memory - after.free_memory > planned * 0.5
 
@@ -210,54 +201,51 @@ async def test_what_is_planned_and_not_loaded_yet_is_not_given_twice(node: Node)
 # Serving: from a name to an instance.
 
 
-@pytest.fixture
-def models(tmp_path: Path) -> Path:
-    make_model(tmp_path / "models" / "tiny")
-    return tmp_path / "models"
+def serving(node: Node, *, auto_place: bool = True, wait: float = 60) -> Serving:
+    return Serving(node, Catalogue(node), ServingOptions(auto_place=auto_place, wait=wait))
 
 
-def serving(node: Node, models: Path, *, auto_place: bool = True, wait: float = 60) -> Serving:
-    return Serving(node, Registry(models), ServingOptions(auto_place=auto_place, wait=wait))
-
-
-async def test_a_model_is_placed_once_by_the_requests_that_want_it(node: Node, models: Path):
-    finder = serving(node, models)
+async def test_a_model_is_placed_once_by_the_requests_that_want_it(node: Node):
+    finder = serving(node)
     found = await asyncio.gather(*(finder.instance_for("tiny") for _ in range(3)))
     assert len({instance.instance_id for instance in found}) == 1
     assert node.state.status(found[0]) == "ready"
 
 
-async def test_without_auto_place_an_unplaced_model_is_not_found(node: Node, models: Path):
+async def test_without_auto_place_an_unplaced_model_is_not_found(node: Node):
     with pytest.raises(ModelNotFound, match="exo instance create tiny"):
-        await serving(node, models, auto_place=False).instance_for("tiny")
+        await serving(node, auto_place=False).instance_for("tiny")
 
 
-async def test_a_model_without_weights_says_so(node: Node, models: Path):
-    with pytest.raises(ModelNotFound, match="not on this node"):
-        await serving(node, models).instance_for("llama-3.2-1b")
+async def test_a_model_without_weights_says_so(lab: Lab):
+    member = lab.member("a", NoModel())
+    node = await member.start()
+    await lab.settled(member)
+    with pytest.raises(ModelNotFound, match="on no node"):
+        await serving(node).instance_for("llama-3.2-1b")
 
 
-async def test_the_wait_is_bounded(node: Node, models: Path):
+async def test_the_wait_is_bounded(node: Node):
     with pytest.raises(Unavailable) as caught:
-        await serving(node, models, wait=0).instance_for("tiny")
+        await serving(node, wait=0).instance_for("tiny")
     assert caught.value.retry_after
     (instance,) = node.state.instances.values()
     await node.wait_for(is_status(instance, "ready"))
-    assert await serving(node, models, wait=0).instance_for("tiny")
+    assert await serving(node, wait=0).instance_for("tiny")
 
 
-async def test_a_model_that_failed_to_load_says_why_at_once(node: Node, models: Path):
+async def test_a_model_that_failed_to_load_says_why_at_once(node: Node):
     instance = await create(node, card("bad", path=Path("/invalid")))
     with pytest.raises(Unavailable, match="is invalid"):
-        await serving(node, models).instance_for("bad")
+        await serving(node).instance_for("bad")
     assert node.state.status(instance) == "failed"
 
 
-async def test_of_two_instances_the_less_busy_one_is_taken(node: Node, models: Path):
+async def test_of_two_instances_the_less_busy_one_is_taken(node: Node):
     one = await ready(node)
     two = await create(node, command_id="two")
     await node.wait_for(is_status(two, "ready"))
-    finder = serving(node, models)
+    finder = serving(node)
     async with aclosing(node.generate(one, request("a stall"))) as outputs:
         await first_delta(outputs)
         assert (await finder.instance_for("m")).instance_id == two.instance_id

@@ -32,10 +32,14 @@ class NotStartedError(Exception):
         self.error = error
 
 
+# A test's daemon is alone, unless the test wants it otherwise.
+ALONE = {"p2p_host": "127.0.0.1", "p2p_port": 0, "discovery": "false"}
+
+
 def environment(home: Path, settings: Mapping[str, object]) -> dict[str, str]:
     """This process's environment with that home and these settings, and no others."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("EXO_", "MLX_"))}
-    given = {f"EXO_{name.upper()}": str(value) for name, value in settings.items()}
+    given = {f"EXO_{k.upper()}": str(value) for k, value in {**ALONE, **settings}.items()}
     return {**clean, "EXO_HOME": str(home), "NO_COLOR": "1", **given}
 
 
