@@ -2,13 +2,15 @@
 
 from aiohttp import web
 
-from exo.api import chat, cluster, images, instances, middleware, models
+from exo.api import chat, cluster, images, instances, middleware, models, nodes, security
 from exo.api.context import CONTEXT, Context
 from exo.api.openapi import add_openapi
 from exo.api.routes import Route
 
 ROUTES: list[Route] = [
     *cluster.ROUTES,
+    *security.ROUTES,
+    *nodes.ROUTES,
     *instances.ROUTES,
     *models.ROUTES,
     *chat.ROUTES,

@@ -1,5 +1,6 @@
-"""The node, the state, the events, and whether this node is up."""
+"""The cluster: master, state, events, members, the network; and whether this node is up."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
@@ -8,11 +9,92 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from exo.api.context import context_of
 from exo.api.routes import Route, json_list, json_response, read_query
 from exo.api.sse import EventStream
-from exo.api.views import NodeIdView, StateView, StatusView, state_view
+from exo.api.views import (
+    ClusterView,
+    NodeIdView,
+    StateView,
+    StatusView,
+    View,
+    cluster_view,
+    since,
+    state_view,
+)
 from exo.cluster.events import Entry
+from exo.cluster.node import Node
 from exo.errors import Unavailable
+from exo.p2p.core import Member, Status
+from exo.p2p.discovery import Seen
+from exo.p2p.interfaces import usable_interfaces
+from exo.p2p.link import Link
+from exo.p2p.measure import LinkMeasure
+from exo.p2p.term import Term
 
 _entries: TypeAdapter[list[dict[str, Any]]] = TypeAdapter(list[dict[str, Any]])
+
+
+class MemberView(View):
+    """A peer, as the answering node sees it. `addresses` are multiaddrs."""
+
+    peer_id: str
+    name: str
+    status: Status
+    version: str
+    addresses: list[str]
+    incarnation: int
+    since: str
+
+
+class MembersView(ClusterView):
+    """The cluster as the answering node, `node_id`, sees it."""
+
+    node_id: str
+    master_id: str | None
+    term: Term | None
+    members: list[MemberView]
+
+
+class InterfaceView(View):
+    name: str
+    addresses: list[str]
+
+
+class DiscoveryView(View):
+    """Whether nodes can be found by multicast; if not, `problem` says why."""
+
+    enabled: bool
+    working: bool
+    problem: str | None
+
+
+class SeenView(View):
+    """A node that announced itself, of whatever cluster, as it says."""
+
+    peer_id: str
+    cluster: str
+    version: str
+    addresses: list[str]
+
+
+class OwnLinkView(View):
+    """A link of the answering node: seconds of a round trip, bytes/s, once they are measured."""
+
+    peer_id: str
+    name: str
+    address: str
+    outgoing: bool
+    latency: float | None
+    bandwidth: float | None
+
+
+class NetworkView(View):
+    """The network as the answering node sees it; `listening` are multiaddrs."""
+
+    listening: list[str]
+    interfaces: list[InterfaceView]
+    discovery: DiscoveryView
+    seen: list[SeenView]
+    links: list[OwnLinkView]
+    refused: dict[str, int]
 
 
 class EventsQuery(BaseModel):
@@ -43,8 +125,73 @@ async def get_node_id(request: web.Request) -> web.Response:
 
 
 async def get_state(request: web.Request) -> web.Response:
+    return json_response(state_view(context_of(request)))
+
+
+async def get_cluster(request: web.Request) -> web.Response:
     context = context_of(request)
-    return json_response(state_view(context.node, context.cluster_name))
+    network = context.node.network
+    term = network.term
+    view = MembersView(
+        **cluster_view(context).model_dump(),
+        node_id=network.peer_id,
+        master_id=term.master_id if term else None,
+        term=term,
+        members=[_member_view(context.node, member) for member in network.members.values()],
+    )
+    return json_response(view)
+
+
+async def get_network(request: web.Request) -> web.Response:
+    network = context_of(request).node.network
+    discovery = network.discovery_status()
+    view = NetworkView(
+        listening=list(network.listening),
+        interfaces=[
+            InterfaceView(name=one.name, addresses=list(one.addresses))
+            for one in usable_interfaces()
+        ],
+        discovery=DiscoveryView(
+            enabled=discovery.enabled, working=discovery.working, problem=discovery.problem
+        ),
+        seen=[_seen_view(seen) for seen in network.seen],
+        links=[_own_link_view(link, network.measures) for link in network.links()],
+        refused=dict(network.refused),
+    )
+    return json_response(view)
+
+
+def _member_view(node: Node, member: Member) -> MemberView:
+    return MemberView(
+        peer_id=member.peer_id,
+        name=member.name,
+        status=member.status,
+        version=member.version,
+        addresses=list(member.addresses),
+        incarnation=member.incarnation,
+        since=since(node, member),
+    )
+
+
+def _seen_view(seen: Seen) -> SeenView:
+    return SeenView(
+        peer_id=seen.peer_id,
+        cluster=seen.cluster,
+        version=seen.version,
+        addresses=list(seen.addresses),
+    )
+
+
+def _own_link_view(link: Link, measures: Mapping[str, LinkMeasure]) -> OwnLinkView:
+    measure = measures.get(link.hello.peer_id)
+    return OwnLinkView(
+        peer_id=link.hello.peer_id,
+        name=link.hello.name,
+        address=link.address,
+        outgoing=link.outgoing,
+        latency=measure.latency if measure else None,
+        bandwidth=measure.bandwidth if measure else None,
+    )
 
 
 async def get_events(request: web.Request) -> web.StreamResponse:
@@ -77,6 +224,9 @@ ROUTES = [
     Route("GET", "/node_id", get_node_id, "The master's node id", NodeIdView, "cluster",
           errors=(503,)),
     Route("GET", "/state", get_state, "The state of the cluster", StateView, "cluster"),
+    Route("GET", "/cluster", get_cluster, "The cluster and its members", MembersView, "cluster"),
+    Route("GET", "/network", get_network, "The network as this node sees it", NetworkView,
+          "cluster"),
     Route("GET", "/events", get_events, "The log of events", list[EventView], "cluster",
           query=EventsQuery, streams=EventView, errors=(400,)),
     Route("GET", "/healthz", get_health, "Whether the daemon is alive", StatusView, "health"),

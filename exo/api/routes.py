@@ -6,13 +6,17 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
 from aiohttp import web
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from exo.errors import RequestError, UnsupportedField
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
+
+
+class _Nothing(BaseModel):
+    model_config = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,16 @@ async def read_json(request: web.Request) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise RequestError("The body must be a JSON object.")
     return cast("dict[str, Any]", data)
+
+
+async def no_body(request: web.Request) -> None:
+    """See that the body, where nothing is to be said in it, says nothing.
+
+    Raises:
+        RequestError: it does.
+    """
+    if request.can_read_body:
+        await read_body(request, _Nothing)
 
 
 def read_query(request: web.Request, model: type[M]) -> M:

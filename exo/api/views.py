@@ -1,26 +1,33 @@
 """The JSON that the cluster endpoints answer with, and how the state becomes it."""
 
+import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from exo.api.context import Context
 from exo.cluster.node import Node
 from exo.cluster.state import (
     ClusterState,
     Instance,
     InstanceMeta,
     InstanceStatus,
+    LinkInfo,
     NodeInfo,
     Placement,
     RunnerStatus,
     Sharding,
-    Term,
 )
 from exo.device.profile import DeviceProfile, Memory
+from exo.p2p.core import Member, Status
+from exo.p2p.term import Term
+
+OPEN_WARNING = "This cluster is open to everyone on its network. `exo cluster lock` closes it."
 
 
 class View(BaseModel):
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), serialize_by_alias=True)
 
 
 class ErrorBody(View):
@@ -133,26 +140,50 @@ class PreviewView(View):
     error: str | None
 
 
+NodeStatus = Literal["online", "suspect", "lost", "draining"]
+
+
 class NodeView(View):
+    """A node. `address` is its API's, `links` are multiaddrs; `status` is as the node sees it that
+    answers, `since` when, and `latency` the seconds of a round trip from there."""
+
     node_id: str
     name: str
     role: Literal["master", "node"]
+    status: NodeStatus
     version: str
     address: str
+    links: list[str]
     started_at: str
+    since: str | None
     device: DeviceProfile | None
     memory: Memory | None
+    latency: float | None
+
+
+class LinkView(View):
+    """What the node `from` measured: seconds of a round trip, bytes/s."""
+
+    source: str = Field(serialization_alias="from")
+    target: str = Field(serialization_alias="to")
+    latency: float
+    bandwidth: float | None
 
 
 class TopologyView(View):
     nodes: list[NodeView]
-    links: list[dict[str, Any]]
+    links: list[LinkView]
 
 
 class ClusterView(View):
+    """The cluster: `nodes` are those online, `refused` the links that the answering node refused,
+    by reason, and `warning` what its owner should know."""
+
     name: str
     locked: bool
     nodes: int
+    refused: dict[str, int]
+    warning: str | None
 
 
 class StateView(View):
@@ -167,33 +198,84 @@ class StateView(View):
     downloads: list[dict[str, Any]]
 
 
-def state_view(node: Node, cluster_name: str) -> StateView:
-    state = node.state
-    master_id = state.term.master_id if state.term else None
+def state_view(context: Context) -> StateView:
+    state = context.node.state
     return StateView(
-        master_id=master_id,
+        master_id=state.term.master_id if state.term else None,
         term=state.term,
         index=state.index,
-        cluster=ClusterView(name=cluster_name, locked=False, nodes=len(state.nodes)),
+        cluster=cluster_view(context),
         topology=TopologyView(
-            nodes=[_node_view(info, node, master_id) for info in state.nodes.values()], links=[]
+            nodes=[node_view(context.node, info) for info in state.nodes.values()],
+            links=[_link_view(link) for link in state.links.values()],
         ),
         instances={i.instance_id: instance_view(state, i) for i in state.instances.values()},
         downloads=[],
     )
 
 
-def _node_view(info: NodeInfo, node: Node, master_id: str | None) -> NodeView:
+def cluster_view(context: Context) -> ClusterView:
+    node, security = context.node, context.security
+    is_open = not security.locked and any(map(_leaves_machine, node.network.listening))
+    return ClusterView(
+        name=security.name,
+        locked=security.locked,
+        nodes=sum(info.online for info in node.state.nodes.values()),
+        refused=dict(node.network.refused),
+        warning=OPEN_WARNING if is_open else None,
+    )
+
+
+def node_view(node: Node, info: NodeInfo) -> NodeView:
+    term = node.state.term
+    member = node.network.members.get(info.node_id)
+    measure = node.network.measures.get(info.node_id)
     return NodeView(
         node_id=info.node_id,
         name=info.name,
-        role="master" if info.node_id == master_id else "node",
+        role="master" if term and info.node_id == term.master_id else "node",
+        status=_node_status(info, member),
         version=info.version,
         address=info.address,
+        links=list(info.links),
         started_at=info.started_at,
+        since=since(node, member) if member else None,
         device=info.device,
-        memory=node.memory() if info.node_id == node.options.node_id else None,
+        memory=node.memory_of(info.node_id),
+        latency=measure.latency if measure else None,
     )
+
+
+def _node_status(info: NodeInfo, member: Member | None) -> NodeStatus:
+    """What the cluster's log says, unless this node has seen worse already."""
+    if not info.online or (member and member.status in {Status.DEAD, Status.LEFT}):
+        return "lost"
+    if member and member.status is Status.SUSPECT:
+        return "suspect"
+    return "draining" if info.draining else "online"
+
+
+def _link_view(link: LinkInfo) -> LinkView:
+    return LinkView(
+        source=link.node_id, target=link.peer_id, latency=link.latency, bandwidth=link.bandwidth
+    )
+
+
+def _leaves_machine(address: str) -> bool:
+    return not address.startswith(("/ip4/127.", "/ip6/::1/"))
+
+
+def since(node: Node, member: Member) -> str:
+    """When a member got its status, as ISO 8601. This node is what it is since its start."""
+    if member.peer_id == node.options.node_id:
+        return node.info.started_at
+    return _wall_time(member.since)
+
+
+def _wall_time(at: float) -> str:
+    """A time of the event loop's clock."""
+    ago = asyncio.get_running_loop().time() - at
+    return (datetime.now(UTC) - timedelta(seconds=ago)).isoformat(timespec="seconds")
 
 
 def instance_view(state: ClusterState, instance: Instance) -> InstanceView:

@@ -7,24 +7,19 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
 from exo import __version__
 from exo.cli import local
+from exo.cli.checks import Check, ask_system, line
 from exo.cli.client import JsonObject
-from exo.cli.output import (
-    JsonOption,
-    bandwidth_text,
-    bytes_text,
-    count_text,
-    flops_text,
-    out,
-    printable,
-)
+from exo.cli.doctor_network import active_firewall, ask_daemon, network_checks
+from exo.cli.output import JsonOption, bandwidth_text, bytes_text, count_text, flops_text, out
 from exo.errors import ExoError
 
 if TYPE_CHECKING:
@@ -32,22 +27,13 @@ if TYPE_CHECKING:
 
 PROBE_TIMEOUT = 60.0
 LOW_DISK = 10 * 1024**3
+# No clock that is right shows an earlier year.
+RELEASED = 2026
+NTP_STATE = ("timedatectl", "show", "--property=NTPSynchronized", "--value")
 BACKEND_HINT = (
     "Install exo with one backend: exo[metal] on Apple silicon; exo[cpu], exo[cuda12] or "
     "exo[cuda13] on Linux."
 )
-
-Verdict = Literal["ok", "warn", "fail"]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the report. Only `fail` keeps exo from working."""
-
-    name: str
-    verdict: Verdict
-    detail: str
-    hint: str | None = None
 
 
 class Probe(NamedTuple):
@@ -59,7 +45,7 @@ class Probe(NamedTuple):
 
 def doctor(_json: JsonOption = False) -> None:
     """Check what exo needs on this device."""
-    checks = list(_checks())
+    checks = list(all_checks())
     healthy = all(check.verdict != "fail" for check in checks)
     out.result(
         {"ok": healthy, "checks": [asdict(check) for check in checks]},
@@ -69,16 +55,8 @@ def doctor(_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
-def line(check: Check) -> str:
-    """One check for a person; the hint on a line of its own."""
-    mark, style = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}[
-        check.verdict
-    ]
-    text = f"{out.paint(mark, style)} {check.name}: {printable(check.detail)}"
-    return f"{text}\n  {check.hint}" if check.hint else text
-
-
-def _checks() -> Iterator[Check]:
+def all_checks() -> Iterator[Check]:
+    """Every check, in the order of the report; each is done when it is asked for."""
     yield Check("exo", "ok", __version__)
     yield check_python(sys.version_info[:3])
     yield check_platform(platform.system(), platform.machine())
@@ -86,6 +64,7 @@ def _checks() -> Iterator[Check]:
     yield check_mlx(probe)
     if probe.device and probe.device["kind"] == "cpu" and platform.system() == "Linux":
         yield check_compiler()
+    yield check_clock(utc_now(), ask_system(*NTP_STATE))
     paths = local.find_paths()
     try:
         from exo.config import load_settings  # noqa: PLC0415  not paid for by `exo --help`
@@ -104,7 +83,24 @@ def _checks() -> Iterator[Check]:
     models = settings.models_dir or paths.models
     yield check_models(models)
     yield check_disk(models if models.is_dir() else paths.data)
-    yield check_port(settings, paths)
+    yield from _network(settings, paths)
+
+
+def _network(settings: "Settings", paths: "Paths") -> Iterator[Check]:
+    seen = None
+    daemon = local.read_daemon(paths)
+    if daemon and local.is_running(paths):
+        yield Check("port", "ok", f"exo is running at {daemon.api} (pid {daemon.pid})")
+        try:
+            seen = ask_daemon()
+        except ExoError as error:
+            yield Check("daemon", "warn", error.message, error.hint)
+        else:
+            yield Check("p2p port", "ok", f"exo listens at {', '.join(seen.network['listening'])}")
+    else:
+        yield check_port("port", settings.host, settings.port)
+        yield check_port("p2p port", settings.p2p_host, settings.p2p_port)
+    yield from network_checks(seen, active_firewall(platform.system()), settings.p2p_port)
 
 
 def check_python(version: tuple[int, ...]) -> Check:
@@ -188,26 +184,39 @@ def check_disk(folder: Path) -> Check:
     return Check("disk", "warn", text, "Models take gigabytes: free some space or set models_dir.")
 
 
-def check_port(settings: "Settings", paths: "Paths") -> Check:
-    """The API's port must be free, unless this exo holds it."""
-    address = f"{settings.host}:{settings.port}"
-    daemon = local.read_daemon(paths)
-    if daemon and local.is_running(paths):
-        return Check("port", "ok", f"exo is running at {daemon.api} (pid {daemon.pid})")
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+def check_clock(now: datetime, synchronised: str | None) -> Check:
+    """A clock that is far off breaks downloads, and makes the logs of two nodes hard to compare."""
+    text = f"{now:%Y-%m-%d %H:%M:%S} UTC"
+    if now.year < RELEASED:
+        return Check("clock", "warn", f"{text} is in the past", "Set the clock of this device.")
+    if synchronised == "no":
+        hint = "Turn that on with `sudo timedatectl set-ntp true`."
+        return Check("clock", "warn", f"{text}, not synchronised with the network", hint)
+    return Check("clock", "ok", f"{text}, synchronised" if synchronised == "yes" else text)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def check_port(name: str, host: str, port: int) -> Check:
+    """While exo is not running, its ports must be free."""
+    address = f"{host or 'every address'}, port {port}"
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         # As the daemon does: connections that are winding down do not take a port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((settings.host, settings.port))
+            probe.bind((host, port))
         except OSError as error:
+            flag = f"--{name.replace(' ', '-')}"
             return Check(
-                "port",
+                name,
                 "fail",
                 f"{address} cannot be used: {error.strerror}",
-                "End the program that uses it, or choose another with `exo start --port`.",
+                f"End the program that uses it, or choose another with `exo start {flag}`.",
             )
-    return Check("port", "ok", f"{address} is free")
+    return Check(name, "ok", f"{address} is free")
 
 
 def _settings_source(paths: "Paths") -> str:

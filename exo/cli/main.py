@@ -10,7 +10,23 @@ from typing import Annotated
 import typer
 
 from exo import __version__
-from exo.cli import bench, client, doctor, events, instance, logs, model, run, start, status, stop
+from exo.cli import (
+    bench,
+    client,
+    cluster,
+    doctor,
+    dump,
+    events,
+    instance,
+    logs,
+    model,
+    node,
+    run,
+    start,
+    status,
+    stop,
+    topology,
+)
 from exo.cli.output import out
 from exo.errors import ExoError
 
@@ -30,10 +46,14 @@ app.command()(status.status)
 app.command()(run.run)
 app.add_typer(instance.app)
 app.add_typer(model.app)
+app.add_typer(node.app)
+app.command()(topology.topology)
+app.add_typer(cluster.app)
 app.command()(events.events)
 app.command()(logs.logs)
 app.command()(bench.bench)
 app.command()(doctor.doctor)
+app.command()(dump.dump)
 
 
 def _print_version(wanted: bool) -> None:
@@ -58,7 +78,7 @@ def root(
         ),
     ] = False,
 ) -> None:
-    out.json = json
+    out.json, out.quiet = json, False
     client.use_api(api)
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, TextIO
 
 import typer
@@ -20,14 +21,23 @@ _CONTROL = {code: None for code in (*range(32), *range(127, 160)) if code not in
 
 
 class Output:
-    """Where results and talk go. `json` says how results are rendered."""
+    """Where results and talk go. `json` and `quiet` say how results are rendered."""
 
     def __init__(self) -> None:
         self.json = False
+        self.quiet = False
 
-    def result(self, data: object, human: Callable[[], str]) -> None:
-        """Print the result of a command: `data` as JSON, or the text that `human` renders."""
-        self.text((json.dumps(data, indent=2, ensure_ascii=False) if self.json else human()) + "\n")
+    def result(
+        self, data: object, human: Callable[[], str], quiet: Callable[[], str] | None = None
+    ) -> None:
+        """Print the result of a command: `data` as JSON, the text that `human` renders, or the
+        bare value that a script wants of it, which `quiet` renders."""
+        if self.json:
+            self.text(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        elif self.quiet and quiet:
+            self.text(f"{text}\n" if (text := quiet()) else "")
+        else:
+            self.text(human() + "\n")
 
     def item(self, data: object, human: Callable[[], str]) -> None:
         """Print one of a stream of results; JSON takes one line."""
@@ -40,6 +50,13 @@ class Output:
     def note(self, text: str) -> None:
         """Say something on the way, on stderr."""
         self._write(sys.stderr, self.paint(text, "dim", sys.stderr) + "\n")
+
+    def confirm(self, question: str) -> bool:
+        """Whether the person at the terminal says yes; where there is none, nobody is asked."""
+        if not sys.stdin.isatty():
+            return True
+        self._write(sys.stderr, f"{question} [y/N] ")
+        return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
     def error(self, error: ExoError) -> None:
         """Print what went wrong and, on the next line, what to do next."""
@@ -67,7 +84,15 @@ def _turn_json_on(wanted: bool) -> None:
     out.json = out.json or wanted
 
 
+def _turn_quiet_on(wanted: bool) -> None:
+    out.quiet = wanted
+
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.", callback=_turn_json_on)]
+QuietOption = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Print the bare value only.", callback=_turn_quiet_on),
+]
 
 
 def uses_color(stream: TextIO) -> bool:
@@ -138,6 +163,28 @@ def seconds_text(seconds: float | None) -> str | None:
         return f"{seconds:.2f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s"
+
+
+def latency_text(seconds: float | None) -> str | None:
+    """0.00031 -> '0.31 ms', 1.5 -> '1.50 s'."""
+    if seconds is None or seconds >= 1:
+        return seconds_text(seconds)
+    return f"{digits(seconds * 1000)} ms"
+
+
+def digits(value: float) -> str:
+    """Three digits that count, and no exponent: 0.00412 -> '0.00412', 12.34 -> '12.3', 1234.5 ->
+    '1234'."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def time_text(time: str | None) -> str | None:
+    """'2026-11-23T10:00:00.123+00:00' -> '2026-11-23 10:00:00 UTC'; what is no time stays."""
+    try:
+        moment = datetime.fromisoformat(time or "")
+    except ValueError:
+        return time
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def rate_text(tokens_per_second: float | None) -> str | None:

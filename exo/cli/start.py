@@ -14,45 +14,68 @@ import typer
 
 from exo.cli import local
 from exo.cli.client import LOGS_HINT, JsonObject
-from exo.cli.output import JsonOption, fields, out, uses_color
+from exo.cli.cluster import warning
+from exo.cli.output import JsonOption, fields, out, printable, uses_color
 from exo.cli.status import this_node
-from exo.errors import DaemonError, ExoError, HomeError, error_class
+from exo.errors import AlreadyRunning, DaemonError, ExoError, HomeError, error_class
 
 READY_TIMEOUT = 120.0
 
+Host = Annotated[str | None, typer.Option(help="Address the API listens on.")]
+Port = Annotated[
+    int | None, typer.Option(min=0, max=65535, help="Port of the API; 0 picks a free one.")
+]
+Name = Annotated[str | None, typer.Option(help="Name of this node; the host name if not set.")]
+ClusterName = Annotated[str | None, typer.Option(help="Name of the cluster.")]
+Join = Annotated[
+    str | None,
+    typer.Option(metavar="TOKEN", help="Join the cluster whose `exo cluster token` this is."),
+]
+Peer = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="MULTIADDR",
+        help="Address of another node, such as /ip4/10.0.0.2/tcp/52416, for networks without "
+        "multicast; may be given several times.",
+    ),
+]
+P2pPort = Annotated[
+    int | None,
+    typer.Option(min=0, max=65535, help="Port for links with other nodes; 0 picks a free one."),
+]
+Discovery = Annotated[bool | None, typer.Option(help="Find other nodes, and be found, by mDNS.")]
+ModelsDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder with model folders, instead of the one in the data folder."),
+]
+Insecure = Annotated[
+    bool | None,
+    typer.Option("--insecure", help="Allow the API on an address beyond loopback without a key."),
+]
+AutoPlace = Annotated[
+    bool | None, typer.Option(help="Place a known model when a request first asks for it.")
+]
+LogLevel = Annotated[
+    str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")
+]
+Background = Annotated[bool, typer.Option("--background", help="Return when the daemon is ready.")]
 ReadyFd = Annotated[int | None, typer.Option(hidden=True, min=3)]
 
 
 def start(  # noqa: PLR0913, PLR0917  one for each flag
-    host: Annotated[str | None, typer.Option(help="Address the API listens on.")] = None,
-    port: Annotated[
-        int | None,
-        typer.Option(min=0, max=65535, help="Port of the API; 0 picks a free one."),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of this node; the host name if not set.")
-    ] = None,
-    cluster_name: Annotated[str | None, typer.Option(help="Name of the cluster.")] = None,
-    models_dir: Annotated[
-        Path | None,
-        typer.Option(help="Folder with model folders, instead of the one in the data folder."),
-    ] = None,
-    insecure: Annotated[
-        bool | None,
-        typer.Option(
-            "--insecure", help="Allow the API on an address beyond loopback without a key."
-        ),
-    ] = None,
-    auto_place: Annotated[
-        bool | None,
-        typer.Option(help="Place a known model when a request first asks for it."),
-    ] = None,
-    log_level: Annotated[
-        str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")
-    ] = None,
-    background: Annotated[
-        bool, typer.Option("--background", help="Return when the daemon is ready.")
-    ] = False,
+    host: Host = None,
+    port: Port = None,
+    name: Name = None,
+    cluster_name: ClusterName = None,
+    join: Join = None,
+    peer: Peer = None,
+    p2p_port: P2pPort = None,
+    discovery: Discovery = None,
+    models_dir: ModelsDir = None,
+    insecure: Insecure = None,
+    auto_place: AutoPlace = None,
+    log_level: LogLevel = None,
+    background: Background = False,
     ready_fd: ReadyFd = None,
     _json: JsonOption = False,
 ) -> None:
@@ -66,16 +89,43 @@ def start(  # noqa: PLR0913, PLR0917  one for each flag
         "port": port,
         "name": name,
         "cluster_name": cluster_name,
+        "peers": peer or None,
+        "p2p_port": p2p_port,
+        "discovery": discovery,
         "models_dir": models_dir.expanduser().absolute() if models_dir else None,
         "insecure": insecure,
         "auto_place": auto_place,
         "log_level": log_level,
     }
+    if join is not None:
+        join_cluster(join)
     if background:
         status = launch(flags)
         out.result(status, lambda: f"exo is running at {status['api']} (pid {status['pid']}).")
+        if text := status["cluster"]["warning"]:
+            out.note(printable(text))
     elif code := serve(flags, _Starter(ready_fd) if ready_fd else _Terminal()):
         raise typer.Exit(code)
+
+
+def join_cluster(token: str) -> None:
+    """Have the next daemon of this home join the cluster of `token`. Done here, before a daemon
+    is started, so that the token is not among the arguments of a process that stays.
+
+    Raises:
+        ConfigError: it is mistyped.
+        AlreadyRunning: a daemon of this home is in a cluster.
+    """
+    from exo.p2p import joining  # noqa: PLC0415  only for this
+
+    paths = local.find_paths()
+    paths.prepare()
+    if local.is_running(paths):
+        raise AlreadyRunning(
+            f"exo is already running with its data in {paths.data}.",
+            hint="Stop it with `exo stop`, then join.",
+        )
+    joining.join(paths.cluster, token)
 
 
 class _Terminal:
@@ -209,7 +259,9 @@ def _arguments(flags: Mapping[str, Any]) -> list[str]:
     words: list[str] = []
     for name, value in flags.items():
         option = name.replace("_", "-")
-        if value is True:
+        if name == "peers":
+            words.extend(f"--peer={address}" for address in value or ())
+        elif value is True:
             words.append(f"--{option}")
         elif value is False:
             words.append(f"--no-{option}")
@@ -220,8 +272,9 @@ def _arguments(flags: Mapping[str, Any]) -> list[str]:
 
 def banner(status: JsonObject) -> str:
     """What `exo start` shows when the node is ready."""
-    node = this_node(status)
-    lines = fields(node)
+    lines = fields(this_node(status))
+    if text := warning(status["cluster"]):
+        lines += f"\n\n{text}"
     if not uses_color(sys.stdout):
         return lines
     from rich.console import Console  # noqa: PLC0415  a tenth of a second, for terminals only

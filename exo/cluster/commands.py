@@ -84,6 +84,10 @@ def decide(
             assert_never(command)
 
 
+# Fewer characters of an id would be a slip of the finger.
+SHORTEST_ID = 6
+
+
 def is_done(state: ClusterState, command: Command) -> bool:
     """Whether the state shows that `command` was carried out."""
     if isinstance(command, DrainNode):
@@ -93,7 +97,8 @@ def is_done(state: ClusterState, command: Command) -> bool:
 
 
 def find_node(state: ClusterState, name: str) -> NodeInfo:
-    """The node of that id, of that name if only one has it, or whose id begins or ends so.
+    """The node of that id, of that name if only one has it, or whose id ends in these six or more
+    characters.
 
     Raises:
         NodeNotFound: there is none, or more than one.
@@ -101,7 +106,8 @@ def find_node(state: ClusterState, name: str) -> NodeInfo:
     if node := state.nodes.get(name):
         return node
     found = [n for n in state.nodes.values() if n.name == name]
-    found = found or [n for n in state.nodes.values() if name and n.node_id.endswith(name)]
+    if not found and len(name) >= SHORTEST_ID:
+        found = [n for n in state.nodes.values() if n.node_id.endswith(name)]
     if len(found) == 1:
         return found[0]
     what = f"{len(found)} nodes are called" if found else "There is no node"

@@ -94,8 +94,10 @@ class LocalNode:
         """
         found = await asyncio.to_thread(self._find, ModelQuery.of(card))
         if found is None or found.path is None:
+            where = f" at {card.path}" if card.path else ""
             raise ModelNotFound(
-                f"The weights of {card.model_id} are not on {self.options.name}.", param="model"
+                f"The weights of {card.model_id} are not{where} on {self.options.name}.",
+                param="model",
             )
         return found.path
 

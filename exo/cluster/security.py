@@ -4,11 +4,10 @@ import asyncio
 import logging
 import secrets
 from dataclasses import dataclass
-from pathlib import Path
 
 from exo.cluster.node import Node
-from exo.errors import ConfigError, Forbidden, NotMaster, PeerError, RequestError
-from exo.p2p.admission import Token, decode_token, encode_token
+from exo.errors import Forbidden, NotMaster, PeerError, RequestError
+from exo.p2p.admission import Token, encode_token
 from exo.p2p.network import Body, Network
 from exo.p2p.secret_file import ClusterSecret, SecretFile
 
@@ -133,19 +132,3 @@ class Security:
             raise Forbidden("Only the master gives out the secret of the cluster.")
         await self._keep(body)
         return None
-
-
-def join(path: Path, token: str) -> ClusterSecret:
-    """Keep what a join token says in the file at `path`, for this start and those to come.
-
-    Raises:
-        ConfigError: it is mistyped.
-        HomeError: the file cannot be written.
-    """
-    try:
-        read = decode_token(token.strip())
-    except RequestError as error:
-        raise ConfigError(error.message, hint=error.hint) from error
-    kept = ClusterSecret(name=read.cluster, secret=read.secret, addresses=read.addresses)
-    SecretFile(path).save(kept)
-    return kept

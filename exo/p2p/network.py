@@ -62,6 +62,15 @@ class NetworkOptions:
     peers: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class DiscoveryStatus:
+    """Whether other nodes are looked for, whether that works, and if not, why."""
+
+    enabled: bool
+    working: bool
+    problem: str | None
+
+
 class Network:
     """Who this node's peers are, which of them is the master, and how to speak to them."""
 
@@ -191,6 +200,11 @@ class Network:
     def seen(self) -> tuple[Seen, ...]:
         """The nodes that announce themselves on this network, of other clusters too."""
         return self._discovery.seen if self._discovery else ()
+
+    def discovery_status(self) -> DiscoveryStatus:
+        enabled = self._make_discovery is not None
+        problem = self._discovery.problem if self._discovery else None
+        return DiscoveryStatus(enabled, enabled and problem is None, problem)
 
     def links(self) -> list[Link]:
         return self._links.all()

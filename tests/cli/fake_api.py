@@ -9,6 +9,10 @@ from typing import Any
 from aiohttp import web
 
 NODE_ID = "12D3KooWFakeNode"
+OTHER_ID = "12D3KooWOtherNode"
+TOKEN = "exo1-abcdefghijkl"
+OPEN = "This cluster is open to everyone on its network. `exo cluster lock` closes it."
+SINCE = "2026-11-23T10:00:00+00:00"
 DEVICE = {
     "kind": "cpu",
     "name": "Test CPU",
@@ -74,6 +78,29 @@ def instance(instance_id: str, status: str = "ready", done: int = 6) -> dict[str
     }
 
 
+def node(node_id: str, name: str, **fields: Any) -> dict[str, Any]:
+    """A node as `/state` has it."""
+    return {
+        "node_id": node_id,
+        "name": name,
+        "role": "node",
+        "status": "online",
+        "version": "0.1.0",
+        "address": "127.0.0.1:52415",
+        "links": ["/ip4/10.0.0.2/tcp/52416"],
+        "started_at": SINCE,
+        "since": SINCE,
+        "device": DEVICE,
+        "memory": {"total": 16 * 1024**3, "available": 12 * 1024**3},
+        "latency": 0.00031,
+        **fields,
+    }
+
+
+def link(one: str, other: str, latency: float, bandwidth: float | None = None) -> dict[str, Any]:
+    return {"from": one, "to": other, "latency": latency, "bandwidth": bandwidth}
+
+
 def loading(done: int) -> dict[str, Any]:
     """A step of a script: so many layers are loaded."""
     return {"status": "loading", "shards": instance("", "loading", done)["shards"]}
@@ -85,18 +112,19 @@ class FakeApi:
     def __init__(self) -> None:
         self.instances: dict[str, dict[str, Any]] = {}
         self.models = [MODEL]
-        self.nodes = [
-            {
-                "node_id": NODE_ID,
-                "name": "box",
-                "role": "master",
-                "version": "0.1.0",
-                "address": "",
-                "started_at": "2026-11-23T10:00:00Z",
-                "device": DEVICE,
-                "memory": {"total": 16 * 1024**3, "available": 12 * 1024**3},
-            }
-        ]
+        self.nodes = [node(NODE_ID, "box", role="master", latency=None)]
+        self.links: list[dict[str, Any]] = []
+        self.open_to_network = False
+        self.refused: dict[str, int] = {}
+        self.missed: list[str] = []
+        self.network: dict[str, Any] = {
+            "listening": ["/ip4/10.0.0.1/tcp/52416"],
+            "interfaces": [{"name": "eth0", "addresses": ["10.0.0.1", "fd00::1"]}],
+            "discovery": {"enabled": True, "working": True, "problem": None},
+            "seen": [],
+            "links": [],
+            "refused": {},
+        }
         self.locked = False
         self.steps: list[dict[str, Any]] = [loading(3), {"status": "warming"}, {"status": "ready"}]
         self.stays_open = True
@@ -111,12 +139,12 @@ class FakeApi:
         self.chats: list[dict[str, Any]] = []
         self.posted: list[dict[str, Any]] = []
         self.url = ""
-        self._loop = asyncio.new_event_loop()
         self._fetched = asyncio.Event()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve)
 
     def __enter__(self) -> "FakeApi":
+        self._loop = asyncio.new_event_loop()
         self._thread.start()
         self._ready.wait()
         return self
@@ -133,11 +161,39 @@ class FakeApi:
             "master_id": NODE_ID,
             "term": {"number": 1, "master_id": NODE_ID},
             "index": 7,
-            "cluster": {"name": "exo", "locked": self.locked, "nodes": len(self.nodes)},
-            "topology": {"nodes": self.nodes, "links": []},
+            "cluster": self.summary(),
+            "topology": {"nodes": self.nodes, "links": self.links},
             "instances": self.instances,
             "downloads": [],
         }
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "name": "exo",
+            "locked": self.locked,
+            "nodes": len(self.nodes),
+            "refused": self.refused,
+            "warning": OPEN if self.open_to_network and not self.locked else None,
+        }
+
+    def cluster(self) -> dict[str, Any]:
+        members = [
+            {
+                "peer_id": node["node_id"],
+                "name": node["name"],
+                "status": "alive",
+                "version": node["version"],
+                "addresses": node["links"],
+                "incarnation": 0,
+                "since": node["since"],
+            }
+            for node in self.nodes
+        ]
+        reign = {"master_id": NODE_ID, "term": {"number": 3, "master_id": NODE_ID}}
+        return {**self.summary(), "node_id": NODE_ID, **reign, "members": members}
+
+    def token(self) -> dict[str, Any]:
+        return {"name": "exo", "locked": self.locked, "token": TOKEN}
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -146,6 +202,11 @@ class FakeApi:
             [
                 web.get("/healthz", self._json(lambda: {"status": "ok"})),
                 web.get("/state", self._json(self.state)),
+                web.get("/cluster", self._json(self.cluster)),
+                web.get("/cluster/token", self._json(self.token)),
+                web.post("/cluster/{verb}", self._new_secret),
+                web.post("/nodes/{node}/{verb}", self._node),
+                web.get("/network", self._json(lambda: self.network)),
                 web.get("/models", self._json(lambda: {"object": "list", "data": self.models})),
                 web.get("/instance", self._json(self._list)),
                 web.get("/instance/previews", self._json(lambda: self.previews)),
@@ -187,6 +248,17 @@ class FakeApi:
 
     def _list(self) -> dict[str, Any]:
         return {"object": "list", "data": list(self.instances.values())}
+
+    async def _new_secret(self, _: web.Request) -> web.Response:
+        self.locked = True
+        return web.json_response({**self.token(), "missed": self.missed})
+
+    async def _node(self, request: web.Request) -> web.Response:
+        name = request.match_info["node"]
+        [found] = [n for n in self.nodes if name in {n["node_id"], n["name"]}]
+        changes = {"drain": "draining", "undrain": "online", "leave": "lost"}
+        found["status"] = changes[request.match_info["verb"]]
+        return web.json_response(found)
 
     async def _create(self, request: web.Request) -> web.Response:
         body = await request.json()

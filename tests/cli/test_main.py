@@ -19,7 +19,7 @@ def test_help_lists_the_commands(exo: Exo) -> None:
     result = exo("--help")
 
     assert result.code == 0
-    for name in ("start", "stop", "status", "run", "instance", "model", "doctor"):
+    for name in ("start", "status", "run", "instance", "node", "topology", "cluster", "dump"):
         assert f"  {name} " in result.out
 
 

@@ -9,12 +9,15 @@ from exo.cli.output import (
     bandwidth_text,
     bytes_text,
     count_text,
+    digits,
     fields,
     flops_text,
+    latency_text,
     printable,
     rate_text,
     seconds_text,
     table,
+    time_text,
 )
 from exo.errors import PortInUse
 
@@ -39,6 +42,17 @@ class Terminal(io.StringIO):
         (seconds_text(0.0123), "12 ms"),
         (seconds_text(1.5), "1.50 s"),
         (seconds_text(125), "2 min 5 s"),
+        (latency_text(0.00031), "0.31 ms"),
+        (latency_text(0.25), "250 ms"),
+        (latency_text(1.5), "1.50 s"),
+        (latency_text(None), None),
+        (digits(0.00412), "0.00412"),
+        (digits(12.34), "12.3"),
+        (digits(1234.5), "1234"),
+        (time_text("2026-11-23T10:00:00.123+00:00"), "2026-11-23 10:00:00 UTC"),
+        (time_text("2026-11-23T10:00:00+02:00"), "2026-11-23 08:00:00 UTC"),
+        (time_text("soon"), "soon"),
+        (time_text(None), None),
         (rate_text(12.345), "12.3 tok/s"),
         (count_text(1, "node"), "1 node"),
         (count_text(0, "node"), "0 nodes"),
@@ -98,3 +112,26 @@ def test_styles_are_for_terminals_that_want_them(
 
     assert Output().paint("hi", "bold", Terminal()) == expected
     assert Output().paint("hi", "bold", io.StringIO()) == "hi"
+
+
+def test_the_three_forms_of_a_result(capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output()
+
+    def shown(quiet: str = "1") -> str:
+        output.result({"n": 1}, lambda: "one", lambda: quiet)
+        return capsys.readouterr().out
+
+    assert shown() == "one\n"
+    output.quiet = True
+    assert (shown(), shown("")) == ("1\n", "")
+    output.json = True
+    assert shown() == '{\n  "n": 1\n}\n'
+
+
+def test_quiet_is_for_results_that_have_such_a_form(capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output()
+    output.quiet = True
+
+    output.result({}, lambda: "text")
+
+    assert capsys.readouterr().out == "text\n"

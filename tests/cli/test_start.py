@@ -17,10 +17,10 @@ import pytest
 import exo as exo_package
 from exo.cli import local, start
 from exo.config import Paths, Settings, find_paths
-from exo.errors import AlreadyRunning
+from exo.errors import AlreadyRunning, ConfigError
 
 from .conftest import Exo, record
-from .fake_api import NODE_ID, FakeApi
+from .fake_api import NODE_ID, OPEN, TOKEN, FakeApi
 
 
 class FakeDaemon(SimpleNamespace):
@@ -29,12 +29,14 @@ class FakeDaemon(SimpleNamespace):
     code = 0
     error: Exception | None = None
     settings: Settings | None = None
+    open_to_network = False
 
     def run(self, settings: Settings, _paths: Paths, on_ready: Any, _measured: Any) -> int:
         self.settings = settings
         if self.error:
             raise self.error
         with FakeApi() as api:
+            api.open_to_network = self.open_to_network
             on_ready(api.status(1))
         return self.code
 
@@ -63,6 +65,12 @@ def test_the_banner(exo: Exo, daemon: FakeDaemon) -> None:
     ]
 
 
+def test_the_banner_says_how_to_close_an_open_cluster(exo: Exo, daemon: FakeDaemon) -> None:
+    daemon.open_to_network = True
+
+    assert exo("start").out.endswith(f"Cluster  exo, 1 node, open\n\n{OPEN}\n")
+
+
 def test_a_terminal_gets_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
@@ -84,7 +92,16 @@ def test_the_status_as_json(exo: Exo, daemon: FakeDaemon) -> None:
 
 def test_flags_are_settings(exo: Exo, daemon: FakeDaemon, tmp_path: Path) -> None:
     words = ["--host", "::1", "--port", "0", "--name", "n", "--cluster-name", "c"]
-    words += ["--models-dir", "m", "--insecure", "--no-auto-place", "--log-level", "debug"]
+    words += ["--peer", "/ip4/10.0.0.2/tcp/1", "--peer", "/dns4/mac/tcp/2", "--p2p-port", "0"]
+    words += [
+        "--no-discovery",
+        "--models-dir",
+        "m",
+        "--insecure",
+        "--no-auto-place",
+        "--log-level",
+        "debug",
+    ]
 
     exo("start", *words)
 
@@ -93,11 +110,88 @@ def test_flags_are_settings(exo: Exo, daemon: FakeDaemon, tmp_path: Path) -> Non
         port=0,
         name="n",
         cluster_name="c",
+        peers=("/ip4/10.0.0.2/tcp/1", "/dns4/mac/tcp/2"),
+        p2p_port=0,
+        discovery=False,
         models_dir=tmp_path / "m",
         insecure=True,
         auto_place=False,
         log_level="debug",
     )
+
+
+def test_flags_reach_a_daemon_in_the_background() -> None:
+    flags = {"port": 0, "name": None, "peers": ["/a", "/b"], "insecure": True, "discovery": False}
+
+    words = ["--port=0", "--peer=/a", "--peer=/b", "--insecure", "--no-discovery"]
+    assert start._arguments(flags) == words
+    assert start._arguments({"peers": None}) == []
+
+
+class Joined:
+    """`exo.p2p.joining`: remembers what was joined with."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Path, str]] = []
+
+    def join(self, path: Path, token: str) -> None:
+        if not token.startswith("exo1-"):
+            raise ConfigError("That is no join token.", hint="Copy the whole of it.")
+        self.calls.append((path, token))
+
+
+@pytest.fixture
+def joining(monkeypatch: pytest.MonkeyPatch) -> Joined:
+    fake = Joined()
+    monkeypatch.setattr("exo.p2p.joining.join", fake.join)
+    return fake
+
+
+def test_a_token_is_kept_before_the_daemon_starts(
+    exo: Exo, daemon: FakeDaemon, joining: Joined, paths: Paths
+) -> None:
+    assert exo("start", "--join", TOKEN).code == 0
+
+    assert joining.calls == [(paths.cluster, TOKEN)]
+    assert paths.cluster.parent.is_dir()
+    assert daemon.settings == Settings()
+
+
+def test_a_mistyped_token_is_exit_2(exo: Exo, daemon: FakeDaemon, joining: Joined) -> None:
+    result = exo("start", "--join", "exo")
+
+    assert (result.code, daemon.settings) == (2, None)
+    assert result.err == "Error: That is no join token.\nCopy the whole of it.\n"
+
+
+def test_a_running_daemon_keeps_its_cluster(
+    exo: Exo, daemon: FakeDaemon, joining: Joined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exo.cli.local.is_running", lambda _: True)
+
+    result = exo("start", "--join", TOKEN, "--background")
+
+    assert (result.code, joining.calls) == (3, [])
+    assert "Stop it with `exo stop`, then join." in result.err
+
+
+def test_a_token_is_no_argument_of_the_daemon(
+    exo: Exo, joining: Joined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched: list[dict[str, Any]] = []
+
+    def launch(flags: dict[str, Any]) -> dict[str, Any]:
+        launched.append(flags)
+        return {"api": "http://127.0.0.1:1", "pid": 1, "cluster": {"warning": OPEN}}
+
+    monkeypatch.setattr(start, "launch", launch)
+
+    result = exo("start", "--background", "--join", TOKEN, "--port", "7")
+
+    assert result.err == f"{OPEN}\n"
+
+    assert [call[1] for call in joining.calls] == [TOKEN]
+    assert TOKEN not in " ".join(start._arguments(launched[0]))
 
 
 def test_what_is_not_given_comes_from_the_environment(
@@ -114,7 +208,7 @@ def test_what_is_not_given_comes_from_the_environment(
 def test_help_texts_are_the_settings_own(exo: Exo) -> None:
     text = " ".join(exo("start", "--help").out.split())
     daemon_flags = ["host", "port", "name", "cluster_name", "models_dir", "insecure"]
-    daemon_flags += ["auto_place", "log_level"]
+    daemon_flags += ["auto_place", "log_level", "p2p_port", "discovery"]
 
     for name in daemon_flags:
         assert (Settings.model_fields[name].description or "?") in text

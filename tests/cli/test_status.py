@@ -5,7 +5,7 @@ import json
 from exo.config import Paths
 
 from .conftest import Exo, record
-from .fake_api import MODEL, NODE_ID, FakeApi, instance
+from .fake_api import MODEL, NODE_ID, OPEN, OTHER_ID, FakeApi, instance, node
 
 
 def test_status(exo: Exo, api: FakeApi) -> None:
@@ -38,18 +38,30 @@ def test_status_while_the_device_is_measured(exo: Exo, api: FakeApi) -> None:
 
 
 def test_status_of_several_nodes(exo: Exo, api: FakeApi) -> None:
-    other = {**api.nodes[0], "node_id": "12D3KooWOther", "name": "mac", "role": "member"}
-    api.nodes.append(other | {"device": None, "memory": None})
+    api.nodes.append(node(OTHER_ID, "mac", status="suspect", device=None, memory=None))
 
     assert (
         "Cluster  exo, 2 nodes, open\n"
         "\n"
-        "NODE  ROLE    DEVICE                   AVAILABLE  FLOP/S                 ID\n"
-        "box   master  Test CPU, 8 cores (cpu)  12.0 GiB   150 GFLOP/s (float32)  "
-        "12D3KooWFakeNode\n"
-        "mac   member  being measured           -          -                      "
-        "12D3KooWOther\n"
+        "NODE  ROLE    STATUS   DEVICE                   AVAILABLE  FLOP/S                 ID\n"
+        "box   master  online   Test CPU, 8 cores (cpu)  12.0 GiB   150 GFLOP/s (float32)  "
+        "FakeNode\n"
+        "mac   node    suspect  being measured           -          -                      "
+        "therNode\n"
     ) in exo("status").out
+
+
+def test_status_says_how_to_close_an_open_cluster(exo: Exo, api: FakeApi) -> None:
+    api.open_to_network = True
+
+    assert exo("status").out.endswith(f"There are no instances.\n\n{OPEN}\n")
+    assert exo("status", "--json").json()["cluster"]["warning"] == OPEN
+
+
+def test_status_of_a_node_that_drains(exo: Exo, api: FakeApi) -> None:
+    api.nodes[0]["status"] = "draining"
+
+    assert "Node     box (master, draining)\n" in exo("status").out
 
 
 def test_status_of_another_machine_knows_no_pid(exo: Exo, paths: Paths, api: FakeApi) -> None:

@@ -209,7 +209,8 @@ def test_state_and_status(shared: Daemon) -> None:
     assert 0 < node["memory"]["available"] <= node["memory"]["total"]
     assert min(node["device"]["flops"].values()) > 0
     assert node["device"]["memory_bandwidth"] > 0
-    assert state["cluster"] == {"name": "exo", "locked": False, "nodes": 1}
+    alone = {"name": "exo", "locked": False, "nodes": 1, "refused": {}, "warning": None}
+    assert state["cluster"] == alone
     shown = json.loads(run_exo(shared.home, "status", "--json").stdout)
     mine = (shown["node_id"], shown["pid"], shown["api"])
     assert mine == (node["node_id"], shared.pid, shared.base_url)

@@ -1,0 +1,77 @@
+"""Who may join the cluster: its secret, and the tokens that carry it."""
+
+import ipaddress
+
+from aiohttp import web
+
+from exo.api.context import context_of
+from exo.api.routes import Route, json_response, no_body
+from exo.api.views import View
+from exo.cluster.security import Lock, Security
+from exo.errors import Forbidden
+
+
+class TokenView(View):
+    """What `exo start --join` takes. Of an open cluster it carries no secret."""
+
+    name: str
+    locked: bool
+    token: str
+
+
+class LockView(TokenView):
+    """`missed` are the names of nodes that did not get the secret: they need the token."""
+
+    missed: list[str]
+
+
+async def get_token(request: web.Request) -> web.Response:
+    _only_here(request)
+    security = context_of(request).security
+    view = TokenView(name=security.name, locked=security.locked, token=security.token())
+    return _unkept(json_response(view))
+
+
+async def lock(request: web.Request) -> web.Response:
+    _only_here(request)
+    await no_body(request)
+    security = context_of(request).security
+    return _locked(security, await security.lock())
+
+
+async def rotate(request: web.Request) -> web.Response:
+    _only_here(request)
+    await no_body(request)
+    security = context_of(request).security
+    return _locked(security, await security.rotate())
+
+
+def _only_here(request: web.Request) -> None:
+    """An API that is open to others does not hand them the keys."""
+    try:
+        here = ipaddress.ip_address(request.remote or "").is_loopback
+    except ValueError:
+        here = False
+    if not here:
+        raise Forbidden("The cluster's secret is told on the node's own device only.")
+
+
+def _locked(security: Security, done: Lock) -> web.Response:
+    view = LockView(name=security.name, locked=True, token=done.token, missed=list(done.missed))
+    return _unkept(json_response(view))
+
+
+def _unkept(response: web.Response) -> web.Response:
+    """A secret is kept by nobody on the way."""
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+ROUTES = [
+    Route("GET", "/cluster/token", get_token, "The token to join with", TokenView, "cluster",
+          errors=(403,)),
+    Route("POST", "/cluster/lock", lock, "Close the cluster to strangers", LockView, "cluster",
+          errors=(400, 403, 503)),
+    Route("POST", "/cluster/rotate", rotate, "Change the cluster's secret", LockView, "cluster",
+          errors=(400, 403, 503)),
+]  # fmt: skip

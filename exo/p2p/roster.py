@@ -1,0 +1,244 @@
+"""The list of members that a node keeps: what is true of each, what changed when, and who stands
+next to whom. Facts are merged so that all lists become equal, in whatever order they come."""
+
+import hashlib
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from exo.p2p.peers import Fact, Member, Metadata, PeerInfo, Status
+
+_STRENGTH = {Status.ALIVE: 0, Status.DEAD: 1, Status.LEFT: 2}
+
+
+class _Record:
+    __slots__ = ("fact", "metadata", "position", "since", "suspect")
+
+    def __init__(self, fact: Fact, since: float) -> None:
+        self.fact = fact
+        self.since = since
+        self.suspect = False
+        self.metadata: Metadata = {}
+        self.position = 0
+
+
+class Roster(Mapping[str, Member]):
+    """All members that are known, by peer id, this node included."""
+
+    def __init__(self, me: PeerInfo) -> None:
+        self._me = me.peer_id
+        # In the order of their last change: the log of changes is this and the positions.
+        self._records: dict[str, _Record] = {}
+        self._living: list[str] = []
+        self._candidates: list[str] = []
+        self.digest = 0
+        self.end = 0
+        self._insert(Fact(me, Status.ALIVE, 0), 0.0)
+
+    # What is known.
+
+    def __getitem__(self, peer_id: str) -> Member:
+        record = self._records[peer_id]
+        fact = record.fact
+        status = Status.SUSPECT if record.suspect else fact.status
+        return Member(fact.peer, status, fact.incarnation, record.since, record.metadata)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __contains__(self, peer_id: object) -> bool:
+        return peer_id in self._records
+
+    @property
+    def me(self) -> PeerInfo:
+        return self._records[self._me].fact.peer
+
+    @property
+    def incarnation(self) -> int:
+        """This node's own."""
+        return self._records[self._me].fact.incarnation
+
+    @property
+    def living(self) -> list[str]:
+        """The ids of all who live, in order. Not to be changed."""
+        return self._living
+
+    @property
+    def candidates(self) -> list[str]:
+        """The ids of those of them who may become master, in order. Not to be changed."""
+        return self._candidates
+
+    def fact(self, peer_id: str) -> Fact | None:
+        record = self._records.get(peer_id)
+        return record.fact if record else None
+
+    def is_living(self, peer_id: str) -> bool:
+        record = self._records.get(peer_id)
+        return record is not None and record.fact.status is Status.ALIVE
+
+    def is_candidate(self, peer_id: str) -> bool:
+        """Whether it lives and may become master."""
+        record = self._records.get(peer_id)
+        return (
+            record is not None and record.fact.status is Status.ALIVE and record.fact.peer.eligible
+        )
+
+    def is_suspect(self, peer_id: str) -> bool:
+        record = self._records.get(peer_id)
+        return record is not None and record.suspect
+
+    def metadata(self, peer_id: str) -> Metadata:
+        return self._records[peer_id].metadata
+
+    def since(self, peer_id: str) -> float:
+        return self._records[peer_id].since
+
+    def neighbours(self, count: int) -> list[str]:
+        """The `count` living members nearest to this node on the ring of all ids."""
+        half = min(count // 2, (len(self._living) - 1) // 2)
+        here = bisect_left(self._living, self._me)
+        steps = [*range(-half, 0), *range(1, half + 1)]
+        return [self._living[(here + step) % len(self._living)] for step in steps]
+
+    def is_near(self, peer_id: str, count: int) -> bool:
+        """Whether a member that does not live would be one of them if it did."""
+        here = bisect_left(self._living, self._me)
+        there = bisect_left(self._living, peer_id)
+        between = there - here - 1 if there > here else here - there
+        return min(between, len(self._living) - 1 - between) < max(count // 2, 1)
+
+    def rank_from_top(self, peer_id: str) -> int:
+        """How many candidates have a higher id."""
+        return len(self._candidates) - bisect_right(self._candidates, peer_id)
+
+    def since_position(self, position: int, limit: int) -> tuple[tuple[Fact, ...], int]:
+        """The first `limit` facts after a position of the log, and the position they reach to."""
+        facts: list[Fact] = []
+        for peer_id in reversed(self._records):
+            record = self._records[peer_id]
+            if record.position <= position:
+                break
+            facts.append(record.fact)
+        facts.reverse()
+        if len(facts) <= limit:
+            return tuple(facts), self.end
+        return tuple(facts[:limit]), self._records[facts[limit - 1].peer.peer_id].position
+
+    # What changes.
+
+    def merge(self, fact: Fact, now: float) -> bool:
+        """Take in a fact; False if it is no news. One who is gone and was never known is none."""
+        record = self._records.get(fact.peer.peer_id)
+        if record is None:
+            if fact.status is not Status.ALIVE:
+                return False
+            self._insert(fact, now)
+            return True
+        known = record.fact
+        if fact.incarnation < known.incarnation:
+            return False
+        if fact.incarnation == known.incarnation and not _is_stronger(fact, known):
+            return False
+        self._replace(record, fact, now)
+        return True
+
+    def renew(self, incarnation: int, now: float) -> None:
+        """Raise this node's own incarnation, because someone holds it for gone."""
+        fact = self._records[self._me].fact
+        self.merge(replace(fact, incarnation=incarnation), now)
+
+    def move(self, addresses: tuple[str, ...], now: float) -> None:
+        """Have this node live at other addresses."""
+        fact = self._records[self._me].fact
+        here = replace(fact.peer, addresses=addresses)
+        self.merge(replace(fact, peer=here, incarnation=fact.incarnation + 1), now)
+
+    def meet(self, peer: PeerInfo) -> bool:
+        """Take in what a living member said itself; False if it is no news. It is for this node
+        only: what others are to know, a member tells with a higher incarnation."""
+        record = self._records[peer.peer_id]
+        if record.fact.peer == peer:
+            return False
+        eligible = record.fact.peer.eligible
+        record.fact = replace(record.fact, peer=peer)
+        if eligible != peer.eligible:
+            _toggle(self._candidates, peer.peer_id, peer.eligible)
+        return True
+
+    def suspect(self, peer_id: str, now: float) -> None:
+        self._records[peer_id].suspect = True
+        self._records[peer_id].since = now
+
+    def trust(self, peer_id: str, now: float) -> None:
+        self._records[peer_id].suspect = False
+        self._records[peer_id].since = now
+
+    def stamp(self, peer_id: str, metadata: Metadata) -> None:
+        self._records[peer_id].metadata = metadata
+
+    def forget(self, before: float) -> None:
+        """Forget who is gone since before then."""
+        gone = [
+            peer_id
+            for peer_id, record in self._records.items()
+            if record.fact.status is not Status.ALIVE and record.since < before
+        ]
+        for peer_id in gone:
+            del self._records[peer_id]
+
+    def _insert(self, fact: Fact, now: float) -> None:
+        peer_id = fact.peer.peer_id
+        self._records[peer_id] = record = _Record(fact, now)
+        self._log(record)
+        self._enlist(fact)
+
+    def _replace(self, record: _Record, fact: Fact, now: float) -> None:
+        known = record.fact
+        if known.status is Status.ALIVE:
+            self._strike(known)
+        if fact.status is Status.ALIVE:
+            self._enlist(fact)
+        if fact.status is not known.status or record.suspect:
+            record.since = now
+        if fact.peer.boot != known.peer.boot:
+            record.metadata = {}
+        record.fact = fact
+        record.suspect = False
+        del self._records[fact.peer.peer_id]
+        self._records[fact.peer.peer_id] = record
+        self._log(record)
+
+    def _log(self, record: _Record) -> None:
+        self.end += 1
+        record.position = self.end
+
+    def _enlist(self, fact: Fact) -> None:
+        insort(self._living, fact.peer.peer_id)
+        if fact.peer.eligible:
+            insort(self._candidates, fact.peer.peer_id)
+        self.digest = (self.digest + _hash(fact)) % 2**64
+
+    def _strike(self, fact: Fact) -> None:
+        _toggle(self._living, fact.peer.peer_id, on=False)
+        if fact.peer.eligible:
+            _toggle(self._candidates, fact.peer.peer_id, on=False)
+        self.digest = (self.digest - _hash(fact)) % 2**64
+
+
+def _is_stronger(fact: Fact, known: Fact) -> bool:
+    return _STRENGTH[fact.status] > _STRENGTH[known.status]
+
+
+def _toggle(ids: list[str], peer_id: str, on: bool) -> None:
+    if on:
+        insort(ids, peer_id)
+    else:
+        del ids[bisect_left(ids, peer_id)]
+
+
+def _hash(fact: Fact) -> int:
+    text = f"{fact.peer.peer_id}/{fact.incarnation}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")

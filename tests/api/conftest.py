@@ -1,0 +1,47 @@
+"""The real routes over a stub of the node."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from exo.api.app import make_app
+from exo.api.context import Context
+
+from .stub import StubNode, StubSecurity
+
+
+@dataclass
+class Served:
+    """The API of a stub."""
+
+    client: TestClient[Any, Any]
+    node: StubNode = field(default_factory=StubNode)
+    security: StubSecurity = field(default_factory=StubSecurity)
+
+    async def get(self, path: str) -> Any:
+        async with self.client.get(path) as response:
+            assert response.status == 200, await response.text()
+            return await response.json()
+
+    async def post(self, path: str, body: object = None, status: int = 200) -> Any:
+        """The answer, which must be of that status; without a body if that is None."""
+        async with self.client.post(path, json=body) as response:
+            assert response.status == status, await response.text()
+            return await response.json()
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    node, security = StubNode(), StubSecurity()
+    context = Context(
+        node=cast("Any", node),
+        catalogue=cast("Any", None),
+        serving=cast("Any", None),
+        security=cast("Any", security),
+    )
+    app = make_app(context, host="127.0.0.1", max_body=2**20)
+    async with TestClient(TestServer(app, host="127.0.0.1")) as client:
+        yield Served(client, node, security)
