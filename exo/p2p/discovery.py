@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 
@@ -40,6 +41,15 @@ DUAL_STACK: Final = sys.platform != "darwin"
 
 log = logging.getLogger(__name__)
 OnFound = Callable[[Seen], None]
+
+
+@dataclass(frozen=True)
+class DiscoveryStatus:
+    """Whether other nodes are looked for, whether that works, and if not, why."""
+
+    enabled: bool
+    working: bool
+    problem: str | None
 
 
 class Discovery:

@@ -58,12 +58,14 @@ class Pulse:
 
 @dataclass(frozen=True, slots=True)
 class Gossip:
-    """What changed in the sender's list of members between two positions of its log, and up to
-    which position of the receiver's log the sender has all."""
+    """What changed in the sender's list of members up to the position `end` of its log, and up to
+    which position of the receiver's log the sender has all. A `round` begins when everything is
+    told again."""
 
     facts: Annotated[tuple[Fact, ...], Field(max_length=MAX_FACTS)]
-    start: Count
+    round: Count
     end: Count
+    received_round: Count
     received: Count
 
 

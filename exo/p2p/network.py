@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +28,7 @@ from exo.p2p.core import (
     MasterChanged,
     Member,
     MemberChanged,
+    Moved,
     Received,
     SaveTerm,
     Send,
@@ -35,8 +37,8 @@ from exo.p2p.core import (
     Tick,
     WakeAt,
 )
-from exo.p2p.discovery import Discovery, OnFound
-from exo.p2p.interfaces import usable_interfaces
+from exo.p2p.discovery import Discovery, DiscoveryStatus, OnFound
+from exo.p2p.interfaces import usable_interfaces, watch
 from exo.p2p.link import Body, Hello, Link, Services
 from exo.p2p.link_events import DialFailed, LinkDown, LinkEvent, LinkUp, PeerInfo
 from exo.p2p.links import Links
@@ -60,15 +62,6 @@ class NetworkOptions:
 
     listen: tuple[str, ...]
     peers: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class DiscoveryStatus:
-    """Whether other nodes are looked for, whether that works, and if not, why."""
-
-    enabled: bool
-    working: bool
-    problem: str | None
 
 
 class Network:
@@ -99,6 +92,7 @@ class Network:
         self._actions: deque[Action] = deque()
         self._saving: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._term: Term | None = None
         self._left = False
@@ -119,6 +113,7 @@ class Network:
         for address in self._options.peers:
             self.find(address)
         self._handle(Tick())
+        self._watching = asyncio.create_task(self._follow_addresses())
         if self._make_discovery:
             self._discovery = self._make_discovery(port, self._found)
             await self._discovery.start()
@@ -145,6 +140,9 @@ class Network:
             await self.leave()
         if self._timer:
             self._timer.cancel()
+        if self._watching:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
         if self._discovery:
             await self._discovery.close()
         await self._measurer.close()
@@ -160,6 +158,14 @@ class Network:
             except (PortInUse, OSError) as error:
                 log.info("%s is not listened on: %s", address, error)
         return port
+
+    async def _follow_addresses(self) -> None:
+        """Tell the others when this node has other addresses than before."""
+        with closing(watch()) as changes:
+            async for _ in changes:
+                if self.listening != self.me.addresses:
+                    self.me = replace(self.me, addresses=self.listening)
+                    self._handle(Moved(self.me.addresses))
 
     # What is known.
 

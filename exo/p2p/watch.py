@@ -27,6 +27,8 @@ class Watch:
         "_acknowledged",
         "_arrivals",
         "_received",
+        "_round",
+        "_their_round",
         "_told",
         "_unequal",
         "heard",
@@ -83,6 +85,7 @@ class Watch:
 
     def unlink(self) -> None:
         self.missing = ()
+        self._round = self._their_round = 0
         self._acknowledged = 0
         self._received = 0
         self._told = 0
@@ -106,11 +109,15 @@ class Watch:
             return None
         facts, end = roster.since_position(self._acknowledged, MAX_FACTS)
         self._told = self._received
-        return Gossip(facts, self._acknowledged, end, self._received)
+        return Gossip(facts, self._round, end, self._their_round, self._received)
 
     def take(self, gossip: Gossip, roster: Roster) -> None:
         """Take note of how far the two are; its facts are the caller's."""
-        self._acknowledged = max(self._acknowledged, min(gossip.received, roster.end))
+        if gossip.received_round == self._round:
+            self._acknowledged = max(self._acknowledged, min(gossip.received, roster.end))
+        if gossip.round != self._their_round:
+            self._their_round = gossip.round
+            self._received = 0
         self._received = max(self._received, gossip.end)
         if gossip.facts:
             self._told = -1
@@ -123,4 +130,5 @@ class Watch:
         self._unequal += 1
         if self._unequal >= _UNEQUAL:
             self._unequal = -_UNEQUAL_AGAIN
+            self._round += 1
             self._acknowledged = 0
