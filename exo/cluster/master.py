@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from exo.cluster.commands import Command, CreateInstance, decide
 from exo.cluster.events import (
@@ -30,6 +31,13 @@ REPLICATION_PATIENCE = 1.0
 log = logging.getLogger(__name__)
 
 
+@dataclass
+class _Follower:
+    """How far a node that follows has come."""
+
+    index: int = 0
+
+
 class Master:
     """From the election to the moment `end` is called; after that, every call raises NotMaster."""
 
@@ -37,7 +45,7 @@ class Master:
         self.term = term
         self._replica = replica
         self._ended = False
-        self._acked: dict[str, int] = {}
+        self._followers: dict[str, _Follower] = {}
         self._heard = asyncio.Event()
 
     def end(self) -> None:
@@ -111,7 +119,7 @@ class Master:
         since, snapshot = offer.state.index, True
         if offer.state.term is not None and since <= at:
             snapshot = not await self._replica.holds(since, offer.state.term)
-        self._acked[peer_id] = 0
+        follower = self._followers[peer_id] = _Follower()
         try:
             while True:
                 if snapshot:
@@ -128,13 +136,14 @@ class Master:
                         since = entries[-1].index
                         yield pack(Entries(entries=tuple(entries)))
         finally:
-            self._acked.pop(peer_id, None)
+            if self._followers.get(peer_id) is follower:  # It may follow anew already.
+                del self._followers[peer_id]
             self._hear()
 
     def acked(self, peer_id: str, index: int) -> None:
         """A follower has the log up to `index`."""
-        if peer_id in self._acked:
-            self._acked[peer_id] = max(index, self._acked[peer_id])
+        if follower := self._followers.get(peer_id):
+            follower.index = max(index, follower.index)
             self._hear()
 
     async def _welcome(self, offer: Offer) -> int:
@@ -181,8 +190,8 @@ class Master:
             log.warning("The change at %d is on this node only so far.", index)
 
     def _most_have(self, index: int) -> bool:
-        have = 1 + sum(acked >= index for acked in self._acked.values())
-        return 2 * have > 1 + len(self._acked)
+        have = 1 + sum(follower.index >= index for follower in self._followers.values())
+        return 2 * have > 1 + len(self._followers)
 
     def _hear(self) -> None:
         self._heard.set()

@@ -9,7 +9,14 @@ import pytest
 
 from exo.cluster.placement import Wanted
 from exo.cluster.state import ClusterState, Instance, Placement
-from exo.errors import ModelNotFound, PlacementImpossible, RequestError, Unavailable
+from exo.errors import (
+    LinkClosed,
+    MasterUnknown,
+    ModelNotFound,
+    PlacementImpossible,
+    RequestError,
+    Unavailable,
+)
 from exo.inference.messages import Finished
 from exo.inference.types import Delta, GenerateRequest
 from tests.cluster.factory import card, placement
@@ -252,3 +259,37 @@ async def test_free_memory_of_all_nodes_is_known_to_all(lab: Lab):
                 lambda m=member, o=other: m.node.memory_of(o.peer_id) is not None, 10
             )
             assert member.node.memory_of(other.peer_id)
+
+
+async def test_if_the_master_is_lost_twice_the_client_is_told_how_to_ask_again(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+):
+    members = await lab.start("a", "b")
+    follower = next(m for m in members if m is not master_of(members))
+    asked: list[str] = []
+
+    async def lost(peer_id: str, method: str, body: object, **_: object) -> None:
+        asked.append(method)
+        raise LinkClosed("The connection was lost.")
+
+    monkeypatch.setattr(follower.network, "request", lost)
+    with pytest.raises(MasterUnknown, match="Idempotency-Key: my-key"):
+        await create(follower, command_id="my-key")
+    assert asked == ["cluster.command"] * 2
+
+
+async def test_an_answer_that_flows_does_not_notice_that_the_master_is_gone(lab: Lab):
+    members = await lab.start("a", "b", "c")
+    master = master_of(members)
+    one, two = (m for m in members if m is not master)
+    instance = await create(one, two)
+    await one.node.wait_for(is_status(instance, "ready"))
+    outputs = one.node.generate(instance, request("one two three end"))
+    said = ""
+    async for output in outputs:
+        if isinstance(output, Delta):
+            said += output.text
+            if master.running:
+                await master.kill()
+    assert said == "one two three "
+    await lab.settled(one, two)
