@@ -24,7 +24,7 @@ from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from exo.errors import PeerRefused, ProtocolError
+from exo.errors import ConfigError, PeerRefused, ProtocolError
 from exo.p2p.frames import Frame, FrameType, decode, encode, pack, unpack, unpack_fields
 from exo.p2p.peers import Address, Text
 from exo.p2p.refusals import Reason, refusal
@@ -81,7 +81,11 @@ class Hello(BaseModel):
 
 
 class Admission:
-    """What a peer must match. The secret may change at any time, which leaves links alone."""
+    """What a peer must match. The secret may change at any time, which leaves links alone.
+
+    Raises:
+        ConfigError: the secret is empty.
+    """
 
     def __init__(
         self, cluster: str, secret: bytes | None = None, protocols: tuple[int, ...] = PROTOCOLS
@@ -96,6 +100,10 @@ class Admission:
 
     @secret.setter
     def secret(self, secret: bytes | None) -> None:
+        if secret is not None and not secret:
+            raise ConfigError(
+                "The cluster's secret is empty.", hint="`exo cluster lock` makes a good one."
+            )
         self._secret = secret
         self._key = None if secret is None else _stretch(secret, self.cluster)
 

@@ -125,7 +125,7 @@ class Core:
         elif now > self._wake_at + self._options.late:
             self._membership.grant(now)
             self._elections.suspended(now)
-        self._membership.claim = self._elections.claim
+        self._membership.claim(self._elections.claim)
         self._dispatch(event, now)
         self._settle(event, now)
         actions = self._actions.copy()
@@ -161,13 +161,13 @@ class Core:
                 self._note_members(now)
                 self._elections.heard(sender, message.pulse.claim, now)
                 if answer:
-                    self._membership.claim = self._elections.claim
-                    self._membership.answer(sender)
+                    self._membership.claim(self._elections.claim)
+                    self._membership.answer(sender, now)
             case Accused(incarnation=incarnation):
                 self._membership.accused(sender, incarnation, now)
             case Goodbye(incarnation=incarnation, heir=heir):
-                self._elections.inherit(sender, heir, now)
                 self._membership.goodbye(sender, incarnation, now)
+                self._elections.inherit(sender, heir, now)
             case Election(lost=lost):
                 if lost:
                     self._membership.rumour(lost, now)
@@ -196,7 +196,7 @@ class Core:
             return
         self._note_members(now)
         self._elections.tick(now)
-        self._membership.claim = self._elections.claim
+        self._membership.claim(self._elections.claim)
         self._membership.settle(now)
         wake_at = min(self._membership.next_time(), self._elections.next_time())
         if wake_at != self._wake_at or isinstance(event, Tick):

@@ -29,7 +29,7 @@ class Wish:
 
 
 # What is wanted of a target now; None if it may be forgotten.
-Wanted = Callable[["Target"], Wish | None]
+Wanted = Callable[["Target", float], Wish | None]
 
 
 @dataclass(slots=True)
@@ -105,7 +105,7 @@ class Dialer:
         self._flying.pop(key, None)
         if target := self._targets.get(key):
             target.failures += 1
-            self._later(target, now, wanted(target))
+            self._later(target, now, wanted(target, now))
 
     def due(self, now: float, wanted: Wanted) -> list[Dial]:
         """What to dial now."""
@@ -116,9 +116,9 @@ class Dialer:
             due, _, target = heappop(self._queue)
             if target.due != due or self._targets.get(target.key) is not target:
                 continue
-            wish = wanted(target)
+            wish = wanted(target, now)
             if wish is None or wish.pause is None or not wish.addresses:
-                self._later(target, now, wish)
+                self._later(target, now, wish and Wish((), None))
                 continue
             target.due = None
             self._flying[target.key] = now + self._options.flight

@@ -70,6 +70,7 @@ class Elections:
         self._phase = _Phase.WAITING
         self._first = True
         self._lost_at = self._not_before = self._until = 0.0
+        self._doubt_until = 0.0
         self._asked: tuple[str, ...] = ()
         self._again = False
         self._silent: dict[str, None] = {}
@@ -122,7 +123,8 @@ class Elections:
                 self._act(now)
 
     def suspended(self, now: float) -> None:
-        """This node was asleep: what it knows of a lost master is old."""
+        """This node was asleep: what it knows is old, and others may have elected a master."""
+        self._doubt_until = now + self._options.patience
         if self._phase is not _Phase.SETTLED:
             self._lost_at = now
             self._wait(now + self._options.patience)
@@ -167,7 +169,7 @@ class Elections:
         if self.master is None:
             if not self._eligible or not self._precedes(sender):
                 return
-            self._not_before = min(self._not_before, now)
+            self._not_before = max(min(self._not_before, now), self._doubt_until)
         self._actions.append(Send(sender, Alive(self.claim)))
 
     def answered(self, sender: str, message: Alive, now: float) -> None:
@@ -250,7 +252,8 @@ class Elections:
         """Be the master of a term."""
         self._adopt(term)
         self._settle(term)
-        self._untold = dict.fromkeys(self._links, self._options.retries)
+        living = [peer_id for peer_id in self._links if self._roster.is_living(peer_id)]
+        self._untold = dict.fromkeys(living, self._options.retries)
         self._tell(now)
 
     def _adopt(self, term: Term) -> None:
@@ -275,7 +278,8 @@ class Elections:
         self.master = None
         self._claimed = False
         self._untold.clear()
-        self._lost_at = self._not_before = now
+        self._lost_at = now
+        self._not_before = max(now, self._doubt_until)
         self._phase = _Phase.WAITING
 
     # The first acts, the others wait.

@@ -71,7 +71,9 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What this node wants others to know of itself that changes all the time. Small."""
+    """What this node wants others to know of itself that changes all the time. In a small cluster
+    all others know it within two periods; in a large one those that exchange heartbeats with it,
+    and the master is one of them. More than 2 KB is refused with BodyTooLarge."""
 
     metadata: Mapping[str, JsonValue]
 

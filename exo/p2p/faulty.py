@@ -146,10 +146,10 @@ class FaultyChannel:
         self._faults = faults
         faults.track(self)
 
-    async def send(self, frame: Buffer) -> None:
+    async def send(self, *parts: Buffer) -> None:
         await self._faults.befall(self)
         await self._faults.wait_until_passes(self.here, self.peer_id)
-        await self._inner.send(frame)
+        await self._inner.send(*parts)
 
     async def receive(self, limit: int = MAX_FRAME) -> bytes | bytearray:
         try:

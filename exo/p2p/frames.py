@@ -28,7 +28,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgpack
 
@@ -78,6 +78,23 @@ class Frame:
     type: int
     stream: int
     payload: memoryview
+
+
+class Outbound(NamedTuple):
+    """A frame to be sent, in two parts, so that what is large need not be copied."""
+
+    stream: int
+    head: bytes
+    payload: Buffer
+
+    @property
+    def data(self) -> bytes:
+        """The whole frame."""
+        return b"".join((self.head, self.payload))
+
+
+def outbound(kind: FrameType, stream: int, payload: Buffer) -> Outbound:
+    return Outbound(stream, HEADER.pack(kind, stream), payload)
 
 
 def encode(kind: FrameType, stream: int = 0, payload: Buffer = b"") -> bytes:

@@ -44,6 +44,7 @@ class InprocTransport:
         self.refused: Counter[str] = Counter()
         self.peer_id = peer_id
         self._network = network
+        self._host = network.new_address()
 
     async def listen(self, address: str, accept: Accept) -> "InprocListener":
         """`/memory/0` picks a free number."""
@@ -64,7 +65,7 @@ class InprocTransport:
         binding = self._network.new_binding()
         mine, theirs = _Pipe(), _Pipe()
         here = InprocChannel(listener.peer_id, binding, listener.address, mine, theirs)
-        there = InprocChannel(self.peer_id, binding, self._network.new_address(), theirs, mine)
+        there = InprocChannel(self.peer_id, binding, self._host, theirs, mine)
         listener.take(there)
         return here
 
@@ -108,8 +109,8 @@ class InprocChannel:
         self._reads = reads
         self._writes = writes
 
-    async def send(self, frame: Buffer) -> None:
-        await self._writes.put(bytes(frame))
+    async def send(self, *parts: Buffer) -> None:
+        await self._writes.put(b"".join(parts))
 
     async def receive(self, limit: int = MAX_FRAME) -> bytes:
         frame = await self._reads.get()

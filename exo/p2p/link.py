@@ -211,10 +211,9 @@ class Link:
             for frame in first:
                 await self._channel.send(frame)
             while True:
-                while found := self._mux.next_frame():
-                    stream, frame = found
-                    self._servant.make_room(stream)
-                    await self._channel.send(frame)
+                while frame := self._mux.next_frame():
+                    self._servant.make_room(frame.stream)
+                    await self._channel.send(frame.head, frame.payload)
                 if self._error:
                     return  # That was the goodbye.
                 self._to_send.clear()
@@ -227,7 +226,8 @@ class Link:
 
     async def _read(self) -> None:
         try:
-            while True:
+            # What it handles may close the link.
+            while self._error is None:
                 for event in self._mux.receive(await self._channel.receive()):
                     self._handle(event)
                 self._to_send.set()

@@ -80,6 +80,7 @@ class Links:
         self._dials: set[Key] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._dialling = asyncio.Semaphore(self._limits.dials)
+        self._closing = False
         self._refused: Counter[str] = Counter()
         self._failures = FailureLimiter()
         self._told: OrderedDict[tuple[str, Reason], None] = OrderedDict()
@@ -119,7 +120,7 @@ class Links:
         """Try to link with a peer, or whoever is there; `LinkUp` or `DialFailed` tells the result.
         A peer that is linked, or being dialled, is not dialled again."""
         key = peer_id or tuple(addresses)
-        if key not in self._links and key not in self._dials:
+        if key not in self._links and key not in self._dials and not self._closing:
             self._dials.add(key)
             task = asyncio.create_task(self._dial(peer_id, tuple(addresses)))
             self._tasks.add(task)
@@ -132,6 +133,7 @@ class Links:
 
     async def close(self) -> None:
         """Stop accepting and dialling, and say goodbye on all links, within a bounded time."""
+        self._closing = True
         for listener in self._listeners:
             await listener.close()
         self._listeners.clear()
@@ -202,15 +204,15 @@ class Links:
         Raises:
             LinkClosed, ProtocolError, TimeoutError
         """
-        handshake = Handshake(
-            self.admission,
-            self._hello(),
-            peer_id=channel.peer_id,
-            binding=channel.binding,
-            outgoing=key is not None,
-            nonce=secrets.token_bytes(NONCE_BYTES),
-        )
         try:
+            handshake = Handshake(
+                self.admission,
+                self._hello(),
+                peer_id=channel.peer_id,
+                binding=channel.binding,
+                outgoing=key is not None,
+                nonce=secrets.token_bytes(NONCE_BYTES),
+            )
             outcome = await shake(channel, handshake, self._judge)
             if isinstance(outcome.result, Admitted):
                 hello = outcome.result.hello
@@ -279,11 +281,11 @@ class Links:
             self._on_event(LinkDown(link.peer_id, clean=error is not None and error.clean))
 
     def _refuse(self, channel: Channel, refused: Refused) -> None:
-        """Count it; the user is told once of each peer and reason."""
+        """Count it; the user is told once of each host and reason."""
         reason, error = refused.reason, refused.error
         if reason not in _EXPECTED:
             self._refused[reason] += 1
-        key = (channel.peer_id, reason)
+        key = (origin(channel.address), reason)
         is_news = reason not in _QUIET and key not in self._told
         level = logging.WARNING if is_news else logging.DEBUG
         log.log(level, "No link with %s at %s: %s", channel.peer_id, channel.address, error)

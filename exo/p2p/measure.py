@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LinkMeasure:
-    """Round trip in seconds, smoothed; bandwidth towards the peer in bytes/s, if known yet."""
+    """Round trip in seconds, smoothed; bandwidth from the peer in bytes/s, if known yet."""
 
     peer_id: str
     latency: float

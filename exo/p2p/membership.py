@@ -21,13 +21,16 @@ PeerUnreachable meanwhile; A goes on dialling.
 **A node that was itself suspended** has no right to suspect others, so all have a fresh timeout.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
 from random import Random
 
-from exo.p2p.dialing import Dialer, Target, Wish
+from exo.p2p.circle import Circle
+from exo.p2p.dialing import Dialer
 from exo.p2p.events import Action, DialFailed, Disconnect, Found, LinkUp, MemberChanged, Send
-from exo.p2p.messages import MAX_ASKED, MAX_FACTS, Accused, Claim, Goodbye, Heartbeat, Pulse, Vouch
+from exo.p2p.messages import MAX_FACTS, Accused, Claim, Goodbye, Heartbeat, Pulse, Vouch, check_size
 from exo.p2p.options import CoreOptions
-from exo.p2p.peers import MAX_ADDRESSES, Fact, Metadata, PeerInfo, Status
+from exo.p2p.peers import Fact, Metadata, PeerInfo, Status, bounded
 from exo.p2p.roster import Roster
 from exo.p2p.term import Term
 from exo.p2p.watch import Watch
@@ -42,39 +45,33 @@ class Membership:
     def __init__(
         self, me: PeerInfo, options: CoreOptions, random: Random, actions: list[Action]
     ) -> None:
-        self.roster = Roster(_bounded(me))
-        self.links: dict[str, Watch] = {}
+        self.roster = Roster(bounded(me))
         self.changed: list[str] = []
+        self._circle = Circle(self.roster, options)
         self._me = me.peer_id
         self._options = options
         self._actions = actions
         self._dialer = Dialer(options, random)
         self._random = random
-        # Peers whose silence matters: the partners, and who is suspect.
-        self._watched: dict[str, Watch] = {}
-        self._partners: dict[str, None] = {}
         self._regroup = False
-        # Linked, and not known to live: they are told what they need to prove it.
-        self._strangers: dict[str, Watch] = {}
-        self._claim = Claim(None, led=False, highest=0)
-        self._sequence = 0
         self._beat_at = self._check_at = self._forget_at = _FOREVER
 
     def start(self, now: float) -> None:
+        self._regroup = True
         # Nodes that start together need not send together for ever.
         self._beat_at = now + self._options.period * self._random.random()
         self._check_at = now + self._options.timeout_min
         self._forget_at = now + self._options.recent
 
     @property
-    def claim(self) -> Claim:
-        """What the heartbeats say of the master."""
-        return self._claim
+    def links(self) -> Mapping[str, object]:
+        """By the ids of the peers that are linked."""
+        return self._circle.links
 
-    @claim.setter
     def claim(self, claim: Claim) -> None:
-        if claim is not self._claim:
-            self._claim = claim
+        """Say this of the master from now on."""
+        if claim is not self._circle.claim:
+            self._circle.claim = claim
             self._regroup = True
 
     # The passing of time.
@@ -85,7 +82,7 @@ class Membership:
     def tick(self, now: float) -> None:
         if now >= self._beat_at:
             self._beat_at = max(self._beat_at + self._options.period, now)
-            self._beat()
+            self._actions.extend(self._circle.beat(now))
         if now >= self._check_at:
             self._check(now)
         if now >= self._forget_at:
@@ -94,8 +91,8 @@ class Membership:
 
     def grant(self, now: float) -> None:
         """This node was suspended: nobody can be blamed for not having been heard."""
-        for watch in self._watched.values():
-            watch.heard = now
+        for watch in self._circle.watched.values():
+            watch.heard = watch.heard_here = now
             if watch.suspect_until:
                 watch.suspect_until = now + self._options.suspicion
 
@@ -103,46 +100,49 @@ class Membership:
         """Do what follows from all that has changed: other partners, new dials."""
         if self._regroup:
             self._regroup = False
-            self._choose_partners(now)
+            for peer_id in self._circle.choose(now):
+                self._dialer.want(peer_id, now)
+            self._check_at = min(self._check_at, now + self._options.timeout_min)
         if self._dialer.next_due() <= now:
-            self._actions.extend(self._dialer.due(now, lambda target: self._wish(target, now)))
+            self._actions.extend(self._dialer.due(now, self._circle.wish))
 
     # Links.
 
     def link_up(self, event: LinkUp, now: float) -> None:
-        peer = _bounded(event.peer)
-        self._dialer.up(peer.peer_id, event.dialled, now)
+        peer = bounded(event.peer)
         if peer.peer_id == self._me:
+            self._dialer.up(peer.peer_id, event.dialled, now)
             return
         known = self.roster.fact(peer.peer_id)
         if known and known.peer.boot != peer.boot:
-            self.links.pop(peer.peer_id, None)
+            self._circle.links.pop(peer.peer_id, None)
             if known.status is Status.ALIVE:
                 self._learn(Fact(known.peer, Status.DEAD, known.incarnation), now)
-        if peer.peer_id in self.links:
+        self._dialer.up(peer.peer_id, event.dialled, now)
+        if peer.peer_id in self._circle.links:
             return
         living = self.roster.is_living(peer.peer_id)
-        watch = self._watched.get(peer.peer_id) or Watch(now, self._options)
+        watch = self._circle.watched.get(peer.peer_id) or Watch(now, self._options)
         # Two who know each other usually know the same; the digests tell if not.
         watch.link(peer, now, self.roster.end if living else 0)
-        self.links[peer.peer_id] = watch
+        self._circle.links[peer.peer_id] = watch
         if living:
             if self.roster.meet(peer):
                 self._tell(peer.peer_id)
             self._trust(peer.peer_id, watch, now)
         else:
-            self._strangers[peer.peer_id] = watch
+            self._circle.strangers[peer.peer_id] = watch
             self._check_at = min(self._check_at, now + self._options.timeout_max)
             if known := self.roster.fact(peer.peer_id):
                 self._accuse(peer.peer_id, watch, known, now)
-        self._send(peer.peer_id, watch, self._pulse())
+        self._actions.extend(self._circle.greet(peer.peer_id, now))
 
     def link_down(self, peer_id: str, now: float) -> None:
-        watch = self.links.pop(peer_id, None)
+        watch = self._circle.links.pop(peer_id, None)
         if watch is None:
             return
         watch.unlink()
-        self._strangers.pop(peer_id, None)
+        self._circle.strangers.pop(peer_id, None)
         if self.roster.is_living(peer_id):
             self._suspect(peer_id, watch, now)
         # One who hangs up again and again is not dialled in a tight loop.
@@ -153,10 +153,10 @@ class Membership:
 
     def dial_failed(self, event: DialFailed, now: float) -> None:
         key = event.peer_id or event.addresses
-        self._dialer.failed(key, now, lambda target: self._wish(target, now))
-        if event.peer_id is None or not event.refused or event.peer_id in self.links:
+        self._dialer.failed(key, now, self._circle.wish)
+        if event.peer_id is None or not event.refused or event.peer_id in self._circle.links:
             return
-        watch = self._watched.get(event.peer_id)
+        watch = self._circle.watched.get(event.peer_id)
         known = self.roster.fact(event.peer_id)
         # A refusal proves the end of one who was linked from here before, and only of such: to
         # others there may never have been a way.
@@ -167,48 +167,25 @@ class Membership:
         if event.peer_id == self._me:
             return
         self._dialer.found(event.peer_id, event.addresses, now)
-        if event.peer_id is None or event.peer_id in self.links:
+        if event.peer_id is None or event.peer_id in self._circle.links:
             return
-        if event.peer_id in self._watched or not self.roster.is_living(event.peer_id):
+        if event.peer_id in self._circle.watched or not self.roster.is_living(event.peer_id):
             self._dialer.want(event.peer_id, now)
-
-    def _wish(self, target: Target, now: float) -> Wish | None:
-        """Whether to dial a target, and with which pauses."""
-        options = self._options
-        if isinstance(target.key, tuple):
-            if target.peer_id == self._me:
-                return None
-            lives = target.peer_id is not None and self.roster.is_living(target.peer_id)
-            return Wish(target.key, None if lives else options.pause_static)
-        fact = self.roster.fact(target.key)
-        if fact is None:
-            fresh = now - target.found < options.remember
-            return Wish(target.addresses, options.pause_max) if fresh else None
-        addresses = tuple(dict.fromkeys([*target.addresses, *fact.peer.addresses]))[:MAX_ADDRESSES]
-        if fact.status is Status.ALIVE:
-            watched = target.key in self._watched and target.key not in self.links
-            return Wish(addresses, options.pause_recent) if watched else None
-        since = self.roster.since(target.key)
-        if fact.status is Status.LEFT:
-            return Wish(addresses, options.pause_max) if target.found > since else None
-        if self._is_large() and not self.roster.is_near(target.key, options.neighbours):
-            return Wish(addresses, None)
-        recent = now - since < options.recent
-        return Wish(addresses, options.pause_recent if recent else options.pause_max)
 
     # Heartbeats.
 
     def heartbeat(self, sender: str, heartbeat: Heartbeat, now: float) -> bool:
         """Take in a heartbeat; True if it is to be answered, with `answer`, at once."""
-        watch = self.links.get(sender)
+        watch = self._circle.links.get(sender)
         if watch is None or watch.peer is None:
             return False
         pulse = heartbeat.pulse
         known = self.roster.fact(sender)
         if known is None or pulse.incarnation > known.incarnation:
             self._learn(Fact(watch.peer, Status.ALIVE, pulse.incarnation), now)
-        elif known.status is not Status.ALIVE or pulse.incarnation < known.incarnation:
+        elif known.status is not Status.ALIVE or known.peer.boot != watch.peer.boot:
             self._accuse(sender, watch, known, now)
+        watch.heard_here = now
         if self.roster.is_living(sender):
             self._hear(sender, watch, pulse, now)
             watch.linked_life = pulse.incarnation
@@ -218,23 +195,23 @@ class Membership:
             watch.take(heartbeat.gossip, self.roster)
             more = len(heartbeat.gossip.facts) == MAX_FACTS
             for fact in heartbeat.gossip.facts:
-                self._learn(fact, now)
+                if self.roster.is_news(fact):
+                    self._learn(fact, now)
         for vouch in heartbeat.vouches:
             self._vouched(vouch, now)
         watch.compare(pulse, self.roster)
-        return more or (not heartbeat.answer and sender not in self._partners)
+        return more or (not heartbeat.answer and sender not in self._circle.partners)
 
-    def answer(self, peer_id: str) -> None:
+    def answer(self, peer_id: str, now: float) -> None:
         """Send a heartbeat to one peer."""
-        if watch := self.links.get(peer_id):
-            self._send(peer_id, watch, self._pulse(), answer=True)
+        self._actions.extend(self._circle.greet(peer_id, now, answer=True))
 
     def accused(self, sender: str, incarnation: int, now: float) -> None:
         """Someone holds this node for gone."""
         if incarnation >= self.roster.incarnation:
             self._refute(incarnation, now)
-        if sender not in self._partners and sender not in self._strangers:
-            self.answer(sender)
+        if sender not in self._circle.partners and sender not in self._circle.strangers:
+            self.answer(sender, now)
 
     def goodbye(self, sender: str, incarnation: int, now: float) -> None:
         """A peer leaves."""
@@ -245,60 +222,22 @@ class Membership:
     def leave(self, heir: Term | None) -> None:
         """Say goodbye to all."""
         goodbye = Goodbye(self.roster.incarnation, heir)
-        self._actions.extend(Send(peer_id, goodbye) for peer_id in self.links)
+        self._actions.extend(Send(peer_id, goodbye) for peer_id in self._circle.links)
 
     def rumour(self, fact: Fact, now: float) -> None:
         """What a peer says of a member, outside of its heartbeats."""
         self._learn(fact, now)
 
     def stamp(self, metadata: Metadata) -> None:
-        self.roster.stamp(self._me, metadata)
+        self.roster.stamp(self._me, check_size(dict(metadata)))
 
     def move(self, addresses: tuple[str, ...], now: float) -> None:
-        self.roster.move(addresses[:MAX_ADDRESSES], now)
-        self._beat()
-
-    def _beat(self) -> None:
-        """Send a heartbeat to all partners."""
-        pulse = self._pulse()
-        for peer_id in self._partners:
-            if watch := self.links.get(peer_id):
-                self._send(peer_id, watch, pulse)
-        for peer_id, watch in self._strangers.items():
-            self._send(peer_id, watch, pulse)
-
-    def _pulse(self) -> Pulse:
-        self._sequence += 1
-        missing = [
-            peer_id
-            for peer_id, watch in self._watched.items()
-            if watch.suspect_until or peer_id not in self.links
-        ]
-        return Pulse(
-            self.roster.incarnation,
-            self._sequence,
-            self._claim,
-            self.roster.digest,
-            dict(self.roster.metadata(self._me)),
-            tuple(missing[:MAX_ASKED]),
-        )
-
-    def _send(self, peer_id: str, watch: Watch, pulse: Pulse, *, answer: bool = False) -> None:
-        vouches = tuple(self._vouch(missing) for missing in watch.missing) if watch.missing else ()
-        told = tuple(vouch for vouch in vouches if vouch)
-        heartbeat = Heartbeat(pulse, watch.gossip(self.roster), told, answer)
-        self._actions.append(Send(peer_id, heartbeat))
-
-    def _vouch(self, peer_id: str) -> Vouch | None:
-        watch = self._watched.get(peer_id) or self.links.get(peer_id)
-        if watch is None or watch.suspect_until or not self.roster.is_living(peer_id):
-            return None
-        metadata = dict(self.roster.metadata(peer_id))
-        return Vouch(peer_id, watch.incarnation, watch.sequence, metadata)
+        self.roster.move(bounded(replace(self.roster.me, addresses=addresses)), now)
+        self._actions.extend(self._circle.beat(now))
 
     def _vouched(self, vouch: Vouch, now: float) -> None:
         known = self.roster.fact(vouch.peer_id)
-        watch = self._watched.get(vouch.peer_id)
+        watch = self._circle.watched.get(vouch.peer_id)
         if watch and known and known.incarnation == vouch.incarnation:
             self._hear(vouch.peer_id, watch, vouch, now)
 
@@ -316,7 +255,7 @@ class Membership:
             self._learn_of_me(fact, now)
             return
         if known and fact.status is Status.DEAD and fact.incarnation >= known.incarnation:
-            watch = self.links.get(peer_id)
+            watch = self._circle.links.get(peer_id)
             if watch and known.status is Status.ALIVE and now - watch.heard < self._options.fresh:
                 self._accuse(peer_id, watch, fact, now)
                 return
@@ -325,12 +264,12 @@ class Membership:
             return
         self._regroup = True
         if fact.status is Status.ALIVE:
-            self._strangers.pop(peer_id, None)
-            if watch := self._watched.get(peer_id):
+            self._circle.strangers.pop(peer_id, None)
+            if watch := self._circle.watched.get(peer_id):
                 watch.suspect_until = 0.0
                 watch.heard = now
         else:
-            self._watched.pop(peer_id, None)
+            self._circle.watched.pop(peer_id, None)
             self._dialer.gone(peer_id, now)
             if fact.status is Status.DEAD:
                 self._part(peer_id, now)
@@ -345,7 +284,7 @@ class Membership:
 
     def _refute(self, incarnation: int, now: float) -> None:
         self.roster.renew(incarnation + 1, now)
-        self._beat()
+        self._actions.extend(self._circle.beat(now))
 
     def _accuse(self, peer_id: str, watch: Watch, fact: Fact, now: float) -> None:
         """Tell a peer what it has to refute; not more often than it can answer."""
@@ -353,9 +292,9 @@ class Membership:
             self._actions.append(Send(peer_id, Accused(fact.incarnation)))
 
     def _part(self, peer_id: str, now: float) -> None:
-        """Have no link with the dead, but look for them."""
-        self._strangers.pop(peer_id, None)
-        if self.links.pop(peer_id, None):
+        """Have no link any more with one who is silent, and look for it."""
+        self._circle.strangers.pop(peer_id, None)
+        if self._circle.links.pop(peer_id, None):
             self._actions.append(Disconnect(peer_id, "silent for too long"))
             self._dialer.want(peer_id, now)
         else:
@@ -371,7 +310,7 @@ class Membership:
         """Suspect who is silent, and give up who was suspect for too long."""
         overdue = [
             (peer_id, watch)
-            for peer_id, watch in self._watched.items()
+            for peer_id, watch in self._circle.watched.items()
             if watch.deadline(self._options) <= now
         ]
         for peer_id, watch in overdue:
@@ -379,37 +318,35 @@ class Membership:
                 self._bury(peer_id, now)
             else:
                 self._suspect(peer_id, watch, now)
-        if overdue and self._is_large() and not self._hears_anyone():
+        self._drop_mute_links(now)
+        if overdue and self._circle.is_large and not self._circle.hears_anyone():
             for peer_id in [other for other in self.roster.living if other != self._me]:
                 self._bury(peer_id, now)
-        for peer_id, watch in list(self._strangers.items()):
-            if now - watch.linked_since >= self._options.timeout_max:
-                self._part(peer_id, now)
-        deadlines = [watch.deadline(self._options) for watch in self._watched.values()]
-        if self._strangers:
+        deadlines = [watch.deadline(self._options) for watch in self._circle.watched.values()]
+        if self._circle.strangers:
             deadlines.append(now + self._options.timeout_min)
         # Most deadlines move on before they come; they are looked at no more often than this.
         self._check_at = max(min(deadlines, default=_FOREVER), now + self._options.timeout_min / 8)
 
+    def _drop_mute_links(self, now: float) -> None:
+        """Make new links with those who live, as others say or as they may prove, if the one that
+        there is has brought nothing for a long time."""
+        patience = self._options.timeout_max + self._options.suspicion
+        for peer_id, watch in [*self._circle.watched.items(), *self._circle.strangers.items()]:
+            if peer_id in self._circle.links and now - watch.heard_here >= patience:
+                self._part(peer_id, now)
+
     def _bury(self, peer_id: str, now: float) -> None:
         """Hold a peer for dead, whatever its link says."""
-        if watch := self.links.get(peer_id):
+        if watch := self._circle.links.get(peer_id):
             watch.heard = -_FOREVER
         if known := self.roster.fact(peer_id):
             self._learn(Fact(known.peer, Status.DEAD, known.incarnation), now)
 
-    def _hears_anyone(self) -> bool:
-        """Whether a partner is heard. In a large cluster all else is hearsay, and worth nothing
-        when it ends."""
-        return any(
-            peer_id in self.links and not watch.suspect_until
-            for peer_id, watch in self._watched.items()
-        )
-
     def _suspect(self, peer_id: str, watch: Watch, now: float) -> None:
         if watch.suspect_until:
             return
-        self._watched[peer_id] = watch
+        self._circle.watched[peer_id] = watch
         watch.suspect_until = now + self._options.suspicion
         self._check_at = min(self._check_at, watch.suspect_until)
         self.roster.suspect(peer_id, now)
@@ -420,54 +357,10 @@ class Membership:
         if not watch.suspect_until:
             return
         watch.suspect_until = 0.0
-        if peer_id not in self._partners:
-            self._watched.pop(peer_id, None)
+        if peer_id not in self._circle.partners:
+            self._circle.watched.pop(peer_id, None)
         self.roster.trust(peer_id, now)
         self._tell(peer_id)
-
-    # Partners.
-
-    def _is_large(self) -> bool:
-        return len(self.roster.living) > self._options.mesh
-
-    def _choose_partners(self, now: float) -> None:
-        chosen = dict.fromkeys(self._neighbours() if self._is_large() else self.roster.living)
-        chosen.pop(self._me, None)
-        for peer_id in [peer_id for peer_id in self._partners if peer_id not in chosen]:
-            watch = self._watched.get(peer_id)
-            if watch and not watch.suspect_until:
-                del self._watched[peer_id]
-        self._partners = chosen
-        for peer_id in chosen:
-            if peer_id in self._watched:
-                continue
-            watch = self.links.get(peer_id) or Watch(now, self._options)
-            watch.heard = now
-            self._watched[peer_id] = watch
-            self._check_at = min(self._check_at, watch.deadline(self._options))
-            if peer_id not in self.links:
-                self._dialer.want(peer_id, now)
-
-    def _neighbours(self) -> list[str]:
-        """Who a node of a large cluster exchanges heartbeats with."""
-        near = self.roster.neighbours(self._options.neighbours)
-        top = self.roster.candidates[-1 - self._options.standbys :]
-        term = self._claim.term
-        master = [term.master_id] if term and self.roster.is_living(term.master_id) else []
-        return [*near, *top, *master]
-
-
-def _bounded(peer: PeerInfo) -> PeerInfo:
-    if len(peer.addresses) <= MAX_ADDRESSES:
-        return peer
-    return PeerInfo(
-        peer.peer_id,
-        peer.name,
-        peer.version,
-        peer.boot,
-        peer.addresses[:MAX_ADDRESSES],
-        peer.eligible,
-    )
 
 
 def _differ(known: Fact, fact: Fact) -> bool:

@@ -9,13 +9,16 @@ from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, Field, JsonValue, TypeAdapter, ValidationError
 
-from exo.errors import ProtocolError
+from exo.errors import BodyTooLarge, ProtocolError
+from exo.p2p.frames import pack
 from exo.p2p.peers import MAX_COUNT, Count, Fact, Text
 from exo.p2p.term import Term
 
 # With all addresses at their longest, so many facts still fit into a frame.
-MAX_FACTS = 96
+MAX_FACTS = 64
 MAX_ASKED = 64
+# Bytes of what a node says of itself that changes all the time.
+MAX_METADATA = 2048
 
 
 def _in_bounds(term: Term) -> Term:
@@ -25,6 +28,20 @@ def _in_bounds(term: Term) -> Term:
     return term
 
 
+def check_size(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """The metadata, if it is small.
+
+    Raises:
+        BodyTooLarge
+    """
+    if (size := len(pack(metadata))) > MAX_METADATA:
+        raise BodyTooLarge(
+            f"What a node says of itself has {size} bytes, more than {MAX_METADATA}."
+        )
+    return metadata
+
+
+_Metadata = Annotated[dict[str, JsonValue], AfterValidator(check_size)]
 _Term = Annotated[Term, AfterValidator(_in_bounds)]
 _PeerIds = Annotated[tuple[Text, ...], Field(max_length=MAX_ASKED)]
 
@@ -52,7 +69,7 @@ class Pulse:
     sequence: Count
     claim: Claim
     digest: Annotated[int, Field(ge=0, lt=2**64)]
-    metadata: dict[str, JsonValue]
+    metadata: _Metadata
     missing: _PeerIds = ()
 
 
@@ -76,7 +93,7 @@ class Vouch:
     peer_id: Text
     incarnation: Count
     sequence: Count
-    metadata: dict[str, JsonValue]
+    metadata: _Metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +175,7 @@ def decode(body: Any) -> Message:
         case [str() as name, fields] if name in _ADAPTERS:
             try:
                 return cast("Message", _ADAPTERS[name].validate_python(fields))
-            except ValidationError as error:
+            except (ValidationError, BodyTooLarge) as error:
                 raise ProtocolError(f"A '{name}' of a peer cannot be read.") from error
         case _:
             raise ProtocolError("A peer sent a message that this version does not know.")

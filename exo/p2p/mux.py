@@ -17,6 +17,7 @@ from exo.p2p.frames import (
     Body,
     Frame,
     FrameType,
+    Outbound,
     decode,
     pack,
     unpack,
@@ -43,6 +44,8 @@ from exo.p2p.outgoing import Outgoing
 FIRST_PART = 2**16
 # Bytes of one body.
 MAX_BODY = 16 * 2**20
+# Bytes of replies that wait to be sent.
+MAX_REPLYING = 4 * MAX_BODY
 _MAX_TEXT = 4096
 _MAX_CREDIT = 2**40
 _ADMISSION_TYPES = frozenset(kind for kind in FrameType if kind < FrameType.REQUEST)
@@ -52,8 +55,8 @@ _FINAL = frozenset({FrameType.REPLY, FrameType.ERROR, FrameType.END})
 
 @dataclass(frozen=True)
 class MuxLimits:
-    """What one link may hold: open requests and streams of each side; bytes of one stream that are
-    not taken yet; requests' bodies that are put together at once."""
+    """What one link may hold: open requests and streams of each side, to which both keep; bytes of
+    one stream that are not taken yet; requests' bodies that are put together at once."""
 
     streams: int = 1024
     window: int = 2**20
@@ -67,6 +70,7 @@ class _Stream:
     outbox: Outbox
     inbox: Inbox
     whole: bool = True  # or the request is still being put together
+    replying: int = 0  # bytes of a reply that has not been sent
 
 
 class Mux:
@@ -80,6 +84,7 @@ class Mux:
         self._last_mine = -1 if dialer else 0
         self._last_theirs = 0
         self._out = Outgoing()
+        self._replying = 0
         # Requests that come in parts: with room for them, and waiting for it.
         self._assembling: set[int] = set()
         self._waiting: OrderedDict[int, None] = OrderedDict()
@@ -104,7 +109,9 @@ class Mux:
         """Want no more of a request or stream of this side's."""
         if self._mine.pop(stream, None):
             self._out.forget(stream)
-            self._out.urgent(FrameType.CANCEL, stream)
+            # Or requests to a peer that does not read would pile up.
+            if not self._out.retract(stream):
+                self._out.urgent(FrameType.CANCEL, stream)
 
     def taken(self, stream: int, cost: int) -> None:
         """An item has been taken by whom it was for."""
@@ -117,12 +124,24 @@ class Mux:
 
         Raises:
             BodyTooLarge
+            QueueFull: the other side does not read its replies.
             ProtocolError: msgpack cannot carry the body.
         """
-        self._send(stream, FrameType.REPLY, _pack(body))
+        data = _pack(body)
+        if self._replying + len(data) > MAX_REPLYING:
+            raise QueueFull("Too many large replies wait to be read.", retry_after=1.0)
+        if found := self._theirs.get(stream):
+            found.replying = len(data)
+            self._replying += len(data)
+        self._send(stream, FrameType.REPLY, data)
 
     def item(self, stream: int, body: Body) -> None:
-        """Send an item, best when it `has_room`. Raises like `reply`."""
+        """Send an item, best when it `has_room`.
+
+        Raises:
+            BodyTooLarge
+            ProtocolError: msgpack cannot carry the body.
+        """
         self._send(stream, FrameType.ITEM, _pack(body))
 
     def has_room(self, stream: int) -> bool:
@@ -160,16 +179,16 @@ class Mux:
         self._theirs.clear()
         self._out.close(pack(reason[:MAX_NAME]))
 
-    def next_frame(self) -> tuple[int, bytes] | None:
-        """The next frame to send and its stream, None if there is none now."""
+    def next_frame(self) -> Outbound | None:
+        """The next frame to send, None if there is none now."""
         found = self._out.next()
         if found is None:
             return None
-        kind, stream, frame = found
+        kind, frame = found
         if kind in _FINAL:
             # Only now: until here it takes memory, and the other side counts it too.
-            self._drop(stream)
-        return stream, frame
+            self._drop(frame.stream)
+        return frame
 
     def _open(self, kind: FrameType, method: str, body: Body) -> int:
         data = _pack(body)
@@ -302,7 +321,8 @@ class Mux:
 
     def _drop(self, stream: int) -> None:
         """Be done with a stream of the other side's."""
-        self._theirs.pop(stream, None)
+        if found := self._theirs.pop(stream, None):
+            self._replying -= found.replying
         self._out.forget(stream)
         self._waiting.pop(stream, None)
         self._assembling.discard(stream)

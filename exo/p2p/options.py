@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class CoreOptions:
     # Membership.
 
-    period: float = 0.4
+    period: float = 0.35
     """Between two heartbeats. Less notices a death sooner and sends more."""
 
     timeout_min: float = 0.8
@@ -18,7 +18,7 @@ class CoreOptions:
     """And no later than after this, however irregular its heartbeats were: the bound of how long a
     cut cable goes unnoticed."""
 
-    suspicion: float = 1.5
+    suspicion: float = 1.2
     """From suspicion to death: the time for the peer to be heard again, or for others to say that
     they hear it, which takes two periods, and a third if a message is lost."""
 

@@ -8,13 +8,14 @@ from collections import OrderedDict, deque
 
 from exo.errors import ProtocolError
 from exo.p2p.flow import Outbox
-from exo.p2p.frames import FrameType, encode, pack
+from exo.p2p.frames import FrameType, Outbound, outbound, pack
 from exo.p2p.transport import Buffer
 
 # What waits to be sent. Notices beyond are dropped; who pings more is not reading.
 MAX_NOTICES = 1024
 MAX_NOTICE_BYTES = 8 * 2**20
 MAX_PONGS = 64
+_OPENING = frozenset({FrameType.REQUEST, FrameType.OPEN})
 
 
 class Outgoing:
@@ -63,6 +64,14 @@ class Outgoing:
         if outbox.ready:
             self._turns[stream] = outbox
 
+    def retract(self, stream: int) -> bool:
+        """Take back a request that has not been sent; False if it has."""
+        for frame in self._urgent:
+            if frame[1] == stream and frame[0] in _OPENING:
+                self._urgent.remove(frame)
+                return True
+        return False
+
     def forget(self, stream: int) -> None:
         """Send no more of a stream."""
         self._credits.pop(stream, None)
@@ -74,8 +83,8 @@ class Outgoing:
         self._turns.clear()
         self._last = goodbye
 
-    def next(self) -> tuple[FrameType, int, bytes] | None:
-        """The next frame, with its type and its stream; None if there is nothing to send now."""
+    def next(self) -> tuple[FrameType, Outbound] | None:
+        """The next frame and its type; None if there is nothing to send now."""
         if self._urgent:
             kind, stream, payload = self._urgent.popleft()
             if kind == FrameType.NOTICE:
@@ -83,16 +92,16 @@ class Outgoing:
                 self._notice_bytes -= len(payload)
             elif kind == FrameType.PONG:
                 self._pongs -= 1
-            return kind, stream, encode(kind, stream, payload)
+            return kind, outbound(kind, stream, payload)
         if self._last is not None:
             goodbye, self._last = self._last, None
-            return FrameType.GOODBYE, 0, encode(FrameType.GOODBYE, 0, goodbye)
+            return FrameType.GOODBYE, outbound(FrameType.GOODBYE, 0, goodbye)
         if self._credits:
             stream, credit = self._credits.popitem(last=False)
-            return FrameType.CREDIT, stream, encode(FrameType.CREDIT, stream, pack(credit))
+            return FrameType.CREDIT, outbound(FrameType.CREDIT, stream, pack(credit))
         if self._turns:
             stream, outbox = self._turns.popitem(last=False)
             kind, payload = outbox.take()
             self.turn(stream, outbox)
-            return kind, stream, encode(kind, stream, payload)
+            return kind, outbound(kind, stream, payload)
         return None

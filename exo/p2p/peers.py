@@ -1,19 +1,29 @@
 """A peer, as other nodes know it."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue
 
 # A node has few addresses; gossip carries no more than these.
 MAX_ADDRESSES = 16
 # Counters of the wire fit the integers of every language.
 MAX_COUNT = 2**53
 
+_ADDRESS = re.compile(r"[!-~]{1,512}")
+
+
+def _is_address(text: str) -> str:
+    if not _ADDRESS.fullmatch(text):
+        raise ValueError("no address")
+    return text
+
+
 Text = Annotated[str, Field(max_length=256)]
-Address = Annotated[str, Field(max_length=512)]
+Address = Annotated[str, AfterValidator(_is_address)]
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Metadata = Mapping[str, JsonValue]
 
@@ -38,6 +48,12 @@ class PeerInfo:
     boot: Text
     addresses: Annotated[tuple[Address, ...], Field(max_length=MAX_ADDRESSES)]
     eligible: bool
+
+
+def bounded(peer: PeerInfo) -> PeerInfo:
+    """The peer without addresses that others would not take: too many, or none at all."""
+    addresses = tuple(filter(_ADDRESS.fullmatch, peer.addresses))[:MAX_ADDRESSES]
+    return peer if addresses == peer.addresses else replace(peer, addresses=addresses)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,13 @@
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from OpenSSL import SSL
 
 from exo.errors import LinkClosed
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -24,7 +25,7 @@ class Readiness:
         self._readers: set[asyncio.Future[None]] = set()
         self._writers: set[asyncio.Future[None]] = set()
 
-    async def retry(self, call: Callable[[], T]) -> T:
+    async def retry(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What `call` returns, once the socket lets it.
 
         Raises:
@@ -33,7 +34,7 @@ class Readiness:
         """
         while not self.closed:
             try:
-                return call()
+                return call(*args, **kwargs)
             except SSL.WantReadError:
                 await self.readable()
             except SSL.WantWriteError:

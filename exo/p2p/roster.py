@@ -5,6 +5,7 @@ import hashlib
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 from exo.p2p.peers import Fact, Member, Metadata, PeerInfo, Status
 
@@ -27,8 +28,11 @@ class Roster(Mapping[str, Member]):
 
     def __init__(self, me: PeerInfo) -> None:
         self._me = me.peer_id
-        # In the order of their last change: the log of changes is this and the positions.
         self._records: dict[str, _Record] = {}
+        # The log of changes: whose record changed at which position. Only the last change of each
+        # counts; the others are removed when there are many.
+        self._log: list[_Record] = []
+        self._positions: list[int] = []
         self._living: list[str] = []
         self._candidates: list[str] = []
         self.digest = 0
@@ -117,15 +121,29 @@ class Roster(Mapping[str, Member]):
     def since_position(self, position: int, limit: int) -> tuple[tuple[Fact, ...], int]:
         """The first `limit` facts after a position of the log, and the position they reach to."""
         facts: list[Fact] = []
-        for peer_id in reversed(self._records):
-            record = self._records[peer_id]
-            if record.position <= position:
-                break
+        for at in range(bisect_right(self._positions, position), len(self._log)):
+            record = self._log[at]
+            if record.position != self._positions[at]:
+                continue
+            if len(facts) == limit:
+                return tuple(facts), position
             facts.append(record.fact)
-        facts.reverse()
-        if len(facts) <= limit:
-            return tuple(facts), self.end
-        return tuple(facts[:limit]), self._records[facts[limit - 1].peer.peer_id].position
+            position = record.position
+        return tuple(facts), self.end
+
+    def is_news(self, fact: Fact) -> bool:
+        """Whether a fact says anything but what is known: false for nearly all that are heard."""
+        record = self._records.get(fact.peer.peer_id)
+        if record is None:
+            return fact.status is Status.ALIVE
+        known = record.fact
+        if fact is known or fact.incarnation < known.incarnation:
+            return False
+        return (
+            fact.incarnation > known.incarnation
+            or fact.peer.boot != known.peer.boot
+            or _STRENGTH[fact.status] > _STRENGTH[known.status]
+        )
 
     # What changes.
 
@@ -150,11 +168,10 @@ class Roster(Mapping[str, Member]):
         fact = self._records[self._me].fact
         self.merge(replace(fact, incarnation=incarnation), now)
 
-    def move(self, addresses: tuple[str, ...], now: float) -> None:
+    def move(self, me: PeerInfo, now: float) -> None:
         """Have this node live at other addresses."""
-        fact = self._records[self._me].fact
-        here = replace(fact.peer, addresses=addresses)
-        self.merge(replace(fact, peer=here, incarnation=fact.incarnation + 1), now)
+        incarnation = self.incarnation + 1
+        self.merge(Fact(me, Status.ALIVE, incarnation), now)
 
     def meet(self, peer: PeerInfo) -> bool:
         """Take in what a living member said itself; False if it is no news. It is for this node
@@ -187,12 +204,12 @@ class Roster(Mapping[str, Member]):
             if record.fact.status is not Status.ALIVE and record.since < before
         ]
         for peer_id in gone:
-            del self._records[peer_id]
+            self._records.pop(peer_id).position = 0
 
     def _insert(self, fact: Fact, now: float) -> None:
         peer_id = fact.peer.peer_id
         self._records[peer_id] = record = _Record(fact, now)
-        self._log(record)
+        self._changed(record)
         self._enlist(fact)
 
     def _replace(self, record: _Record, fact: Fact, now: float) -> None:
@@ -207,25 +224,28 @@ class Roster(Mapping[str, Member]):
             record.metadata = {}
         record.fact = fact
         record.suspect = False
-        del self._records[fact.peer.peer_id]
-        self._records[fact.peer.peer_id] = record
-        self._log(record)
+        self._changed(record)
 
-    def _log(self, record: _Record) -> None:
+    def _changed(self, record: _Record) -> None:
         self.end += 1
         record.position = self.end
+        self._log.append(record)
+        self._positions.append(self.end)
+        if len(self._log) > 2 * len(self._records) + 16:
+            self._log = sorted(self._records.values(), key=lambda each: each.position)
+            self._positions = [each.position for each in self._log]
 
     def _enlist(self, fact: Fact) -> None:
         insort(self._living, fact.peer.peer_id)
         if fact.peer.eligible:
             insort(self._candidates, fact.peer.peer_id)
-        self.digest = (self.digest + _hash(fact)) % 2**64
+        self.digest = (self.digest + _hash(fact.peer.peer_id, fact.incarnation)) % 2**64
 
     def _strike(self, fact: Fact) -> None:
         _toggle(self._living, fact.peer.peer_id, on=False)
         if fact.peer.eligible:
             _toggle(self._candidates, fact.peer.peer_id, on=False)
-        self.digest = (self.digest - _hash(fact)) % 2**64
+        self.digest = (self.digest - _hash(fact.peer.peer_id, fact.incarnation)) % 2**64
 
 
 def _is_stronger(fact: Fact, known: Fact) -> bool:
@@ -239,6 +259,7 @@ def _toggle(ids: list[str], peer_id: str, on: bool) -> None:
         del ids[bisect_left(ids, peer_id)]
 
 
-def _hash(fact: Fact) -> int:
-    text = f"{fact.peer.peer_id}/{fact.incarnation}".encode()
+@lru_cache(maxsize=2**14)
+def _hash(peer_id: str, incarnation: int) -> int:
+    text = f"{peer_id}/{incarnation}".encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")

@@ -7,7 +7,7 @@ read, `send` waits, and while nobody calls `receive`, the peer waits.
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from OpenSSL import SSL
 
@@ -30,6 +30,7 @@ _FRAME_COST = 2**8
 # Seconds that the other side gets to take what was sent before a close.
 _LINGER = 1.0
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -64,15 +65,18 @@ class TlsChannel:
         self._pending = bytearray()
         self._greed = 0
 
-    async def send(self, frame: Buffer) -> None:
-        rest = memoryview(b"".join((LENGTH.pack(len(frame)), frame)))
-        while rest:
-            sent = await self._retry(lambda rest=rest: self._connection.send(rest))
-            rest = rest[sent:]
+    async def send(self, *parts: Buffer) -> None:
+        # What is short is joined, to fill one record with the length and the beginning of what is
+        # long; that is sent from where it lies.
+        *heads, last = parts
+        start = LENGTH.pack(sum(map(len, parts))) + b"".join(heads)
+        room = max(_RECORD - len(start), 0)
+        await self._send_all(start + bytes(last[:room]))
+        await self._send_all(memoryview(last)[room:])
 
     async def receive(self, limit: int = MAX_FRAME) -> bytearray:
         while len(self._pending) < LENGTH.size:
-            self._pending += await self._retry(lambda: self._connection.recv(_RECORD))
+            self._pending += await self._retry(self._connection.recv, _RECORD)
         (length,) = LENGTH.unpack_from(self._pending)
         if length > limit:
             raise ProtocolError(f"The other side sends a frame of {length} bytes.")
@@ -98,16 +102,20 @@ class TlsChannel:
                 # A socket that is closed with something unread resets the connection, and what
                 # was sent last would be lost on its way.
                 while True:
-                    await self._retry(lambda: self._connection.recv(_RECORD))
+                    await self._retry(self._connection.recv, _RECORD)
         except (LinkClosed, TimeoutError, OSError):
             pass  # It has taken everything, or had its time.
         finally:
             self.abort()
 
+    async def _send_all(self, data: Buffer) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[await self._retry(self._connection.send, rest) :]
+
     async def _fill(self, rest: memoryview) -> None:
         while rest:
-            got = await self._retry(lambda rest=rest: self._connection.recv_into(rest, _RECORD))
-            rest = rest[got:]
+            rest = rest[await self._retry(self._connection.recv_into, rest, _RECORD) :]
 
     async def _share(self, received: int) -> None:
         """Let others run now and then, however fast the peer is."""
@@ -116,8 +124,8 @@ class TlsChannel:
             self._greed = 0
             await asyncio.sleep(0)
 
-    async def _retry(self, call: Callable[[], T]) -> T:
+    async def _retry(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return await self._readiness.retry(call)
+            return await self._readiness.retry(call, *args, **kwargs)
         except (SSL.Error, OSError) as error:
             raise LinkClosed("The connection was lost.") from error

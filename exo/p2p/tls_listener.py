@@ -97,26 +97,22 @@ class TlsListener:
 
     async def _admit(self, sock: socket.socket, address: str) -> None:
         self._fresh.discard(sock)
-        channel: Channel | None = None
+        unsettled: Channel | None = None
         try:
             async with asyncio.timeout(self._patience):
-                channel = await self._secure(sock, address)
-                await self._accept(channel)
-        except TimeoutError:
-            self._cut(address, "too_slow", channel)
+                unsettled = await self._secure(sock, address)
+                await self._accept(unsettled)
+                unsettled = None
+        except TimeoutError as error:
+            self._count("too_slow", address, error)
         except HandshakeError as error:
-            self._cut(address, "bad_handshake", channel, error)
+            self._count("bad_handshake", address, error)
         except PeerError as error:
-            self._cut(address, "hung_up", channel, error)
-        except asyncio.CancelledError:
-            if channel:
-                channel.abort()
-            raise
+            self._count("hung_up", address, error)
+        finally:
+            if unsettled:
+                unsettled.abort()
 
-    def _cut(
-        self, address: str, reason: str, channel: Channel | None, error: PeerError | None = None
-    ) -> None:
+    def _count(self, reason: str, address: str, error: Exception) -> None:
         log.debug("%s was cut (%s): %s", address, reason, error)
         self._refused[reason] += 1
-        if channel:
-            channel.abort()

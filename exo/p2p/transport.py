@@ -15,7 +15,7 @@ Buffer = bytes | bytearray | memoryview
 
 class Channel(Protocol):
     """An authenticated, encrypted, ordered pipe of frames with one peer. One task sends, one
-    receives."""
+    receives; if one is cancelled in the middle of a frame, all that is left is `abort`."""
 
     @property
     def peer_id(self) -> str:
@@ -32,8 +32,8 @@ class Channel(Protocol):
         """The other side's multiaddr."""
         ...
 
-    async def send(self, frame: Buffer) -> None:
-        """Waits while the peer does not read.
+    async def send(self, *parts: Buffer) -> None:
+        """One frame, whole or in parts that belong together. Waits while the peer does not read.
 
         Raises:
             LinkClosed

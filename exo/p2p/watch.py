@@ -17,7 +17,8 @@ class Watch:
     """A peer that is linked, or that should be heard.
 
     `peer` is what it said when it was linked, `heard` the time of the last sign of life, at this
-    `incarnation` and `sequence`; `suspect_until` the time at which it is dead, while it is
+    `incarnation` and `sequence`, and `heard_here` of the last that came over the link itself;
+    `suspect_until` the time at which it is dead, while it is
     suspected; `missing` are the members that it would like to hear of.
     """
 
@@ -32,6 +33,7 @@ class Watch:
         "_told",
         "_unequal",
         "heard",
+        "heard_here",
         "incarnation",
         "linked_life",
         "linked_since",
@@ -46,6 +48,7 @@ class Watch:
         self.linked_since = now
         self.linked_life = -1
         self.heard = now
+        self.heard_here = now
         self.incarnation = -1
         self.sequence = -1
         self.suspect_until = 0.0
@@ -80,7 +83,7 @@ class Watch:
         """A link begins; the peer is told what changed after this position of the log."""
         self.unlink()
         self.peer = peer
-        self.linked_since = now
+        self.linked_since = self.heard_here = now
         self._acknowledged = position
 
     def unlink(self) -> None:

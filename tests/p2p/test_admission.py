@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exo.errors import PeerRefused, ProtocolError
+from exo.errors import ConfigError, PeerRefused, ProtocolError
 from exo.p2p.admission import (
     NONCE_BYTES,
     Action,
@@ -258,6 +258,11 @@ def test_a_rotated_secret_counts_from_the_next_handshake():
     dialer, acceptor = pair(admission, LOCKED)
     meet(dialer, acceptor)
     assert isinstance(dialer.result, Admitted)
+
+
+def test_an_empty_secret_is_none():
+    with pytest.raises(ConfigError, match="empty"):
+        Admission("exo", b"")
 
 
 def test_a_node_that_dials_itself_is_told_so():

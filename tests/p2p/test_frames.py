@@ -30,7 +30,7 @@ bodies = st.recursive(
 def drain(mux: Mux) -> list[bytes]:
     frames: list[bytes] = []
     while found := mux.next_frame():
-        frames.append(found[1])
+        frames.append(found.data)
     return frames
 
 
@@ -62,7 +62,9 @@ def written() -> list[tuple[str, bytes]]:
     hear(bob, drain(ann))
     bob.fail(failing, ProtocolError("No.", hint="Do not.", retry_after=1.5))
     hear(ann, say("error", bob))
-    ann.cancel(ann.open("wait", None))
+    waiting = ann.open("wait", None)
+    say("open wait; cancel", ann)
+    ann.cancel(waiting)
     say("open wait; cancel", ann)
     ann.notify("core", ["ping", {"n": 1}])
     ann.ping(7)

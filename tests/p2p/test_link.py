@@ -292,6 +292,39 @@ async def test_the_round_trip_and_the_bandwidth():
         assert await bob.link_to(ann).bandwidth() > 0
 
 
+async def test_a_peer_that_does_not_answer(monkeypatch: pytest.MonkeyPatch):
+    async with lab() as found:
+        ann, bob = await found.peer(ANN), await found.peer(BOB)
+        link = await ann.link(bob)
+        found.faults.stall(ANN.peer_id, BOB.peer_id)
+        monkeypatch.setattr("exo.p2p.link.PING_TIMEOUT", 0.01)
+        monkeypatch.setattr("exo.p2p.link._BULK_PATIENCE", 0.01)
+        with pytest.raises(PeerTimeout, match="does not answer"):
+            await link.ping()
+        with pytest.raises(PeerTimeout, match="too slowly"):
+            await link.bandwidth()
+
+
+async def test_a_slow_link_is_measured_for_a_short_time(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("exo.p2p.link._BULK_SECONDS", 0.0)
+    async with lab() as found:
+        ann, bob = await found.peer(ANN), await found.peer(BOB)
+        assert await (await ann.link(bob)).bandwidth() > 0
+
+
+async def test_what_a_notice_is_refused_for_is_logged(caplog: pytest.LogCaptureFixture):
+    def refuse(_: str, __: Body) -> None:
+        raise ModelNotFound("No such model.")
+
+    async with lab() as found:
+        ann, bob = await found.peer(ANN), await found.peer(BOB)
+        bob.services.notices["say"] = refuse
+        link = await ann.link(bob)
+        link.notify("say", 1)
+        await link.ping()
+    assert "No such model" in caplog.text
+
+
 @pytest.mark.parametrize("how", ["goodbye", "cut"])
 async def test_when_a_link_ends_whatever_waits_on_it_ends_at_once(how: str):
     here, there = Gate(), Gate()
@@ -388,8 +421,9 @@ async def test_an_item_that_is_no_body_closes_the_link():
         assert "broke the protocol" in (await link.wait_closed()).message
 
 
+@pytest.mark.parametrize("where", ["receiving", "sending"])
 async def test_a_bug_in_the_link_does_not_leave_half_of_it(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     async with lab() as found:
         ann, bob = await found.peer(ANN), await found.peer(BOB)
@@ -398,7 +432,10 @@ async def test_a_bug_in_the_link_does_not_leave_half_of_it(
         def broken(_: object) -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr(link, "_handle", broken)
+        if where == "receiving":
+            monkeypatch.setattr(link, "_handle", broken)
+        else:
+            monkeypatch.setattr(link._channel, "send", broken)
         with pytest.raises(LinkClosed):
             await link.ping()
         await link.wait_closed()

@@ -203,8 +203,6 @@ async def test_who_fails_to_prove_the_secret_again_and_again_has_to_wait():
         eve = await found.peer(EVE, secret=b"wrong")
 
         async def attempt() -> None:
-            # Each connection in memory has an address of its own, but for this.
-            found.network.new_address = lambda: "/memory/666"
             eve.dial(ann)
             await eve.next(DialFailed)
 
@@ -236,8 +234,10 @@ async def test_a_peer_that_lost_its_link_gets_another():
         assert await bob.link_to(ann).ping() >= 0
 
 
+@pytest.mark.parametrize("boot", ["first", "second"])
 @pytest.mark.parametrize("turned", [False, True])
-async def test_a_peer_that_was_started_again_replaces_a_link_that_is_silent(turned: bool):
+async def test_a_link_that_is_silent_is_replaced(turned: bool, boot: str):
+    """By the same life of the peer, or by the next, whichever side decides."""
     async with lab() as found:
         stays = await found.peer(BOB if turned else ANN, limits=QUICK)
         first = await found.peer(ANN if turned else BOB, boot="first")
@@ -245,11 +245,13 @@ async def test_a_peer_that_was_started_again_replaces_a_link_that_is_silent(turn
         deaf = stays.link_to(first)
         deaf._channel.receive = asyncio.Event().wait  # type: ignore[method-assign]
         deaf._reader.cancel()
-        second = await found.peer(ANN if turned else BOB, boot="second")
+        second = await found.peer(ANN if turned else BOB, boot=boot)
         second.dial(stays)
         assert await stays.next(LinkDown) == LinkDown(second.peer_id, clean=False)
         await asyncio.gather(stays.next(LinkUp), second.next(LinkUp))
-        assert stays.link_to(second).hello.boot == "second"
+        assert stays.link_to(second) is not deaf
+        assert stays.link_to(second).hello.boot == boot
+        assert await second.link_to(stays).ping() >= 0
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -313,6 +315,19 @@ async def test_closing_ends_everything_while_it_goes_on():
             await half.receive()
         assert (await bob.next(LinkDown)).clean
         assert not ann.links.all()
+
+
+async def test_closing_gives_up_dials():
+    async with lab() as found:
+        ann, bob = await found.peer(ANN), await found.peer(BOB)
+        found.network.listeners[ann.address]._accept = _say_nothing
+        bob.dial(ann)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        await bob.links.close()
+        bob.dial(ann)
+        assert not bob.links._tasks
+        assert bob.events.empty()
 
 
 async def test_a_peer_that_says_nothing_is_cut():

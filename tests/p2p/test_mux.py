@@ -45,13 +45,13 @@ class Pair:
         """Bring one frame of Ann's over."""
         found = self.ann.next_frame()
         if found:
-            self.bob_heard += self.bob.receive(found[1])
+            self.bob_heard += self.bob.receive(found.data)
         return found is not None
 
     def to_ann(self) -> bool:
         found = self.bob.next_frame()
         if found:
-            self.ann_heard += self.ann.receive(found[1])
+            self.ann_heard += self.ann.receive(found.data)
         return found is not None
 
     def settle(self) -> None:
@@ -257,7 +257,7 @@ def test_few_large_requests_are_put_together_at_once_and_all_in_the_end():
     granted = 0
     while found := pair.bob.next_frame():
         granted += 1
-        pair.ann.receive(found[1])
+        pair.ann.receive(found.data)
     assert granted == 2
     pair.settle()
     assert [event.stream for event in pair.bob_heard if isinstance(event, Called)] == streams
@@ -295,6 +295,34 @@ def test_a_reply_counts_until_it_has_been_sent():
         pair.bob.reply(stream, None)
     with pytest.raises(ProtocolError, match="more streams"):
         pair.bob.receive(request(5))
+
+
+def test_large_replies_that_nobody_reads_are_refused():
+    mux = Mux(dialer=False)
+    for stream in range(1, 13, 2):
+        mux.receive(request(stream))
+    for stream in (1, 3, 5):
+        mux.reply(stream, bytes(MAX_BODY - 16))
+    mux.reply(7, bytes(2**20))
+    with pytest.raises(QueueFull, match="wait to be read"):
+        mux.reply(9, bytes(MAX_BODY - 16))
+    mux.receive(encode(FrameType.CANCEL, 1))
+    mux.reply(9, bytes(MAX_BODY - 16))
+
+
+def test_a_request_that_is_given_up_before_it_was_sent_never_was():
+    mux = Mux(dialer=True)
+    kept = mux.request("m", None)
+    for _ in range(10):
+        mux.cancel(mux.request("m", bytes(2 * FIRST_PART)))
+    sent = mux.next_frame()
+    assert sent
+    assert sent.data == request(kept)
+    assert mux.next_frame() is None
+    mux.cancel(kept)
+    sent = mux.next_frame()
+    assert sent
+    assert sent.data == encode(FrameType.CANCEL, kept)
 
 
 def test_notices_beyond_the_limit_are_dropped():

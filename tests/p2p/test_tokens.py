@@ -9,7 +9,7 @@ from tests.p2p.people import ANN
 TOKEN = Token("exo", b"s" * 32, (f"/ip4/10.0.0.2/tcp/52416/p2p/{ANN.peer_id}",))
 
 
-@pytest.mark.parametrize("token", [TOKEN, Token("höhle", None), Token("exo", b"", ("/memory/1",))])
+@pytest.mark.parametrize("token", [TOKEN, Token("höhle", None), Token("exo", b"x", ("/memory/1",))])
 def test_a_token_says_all_that_a_new_device_needs(token: Token):
     text = encode_token(token)
     assert text.startswith("exo1-")
