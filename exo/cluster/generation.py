@@ -67,7 +67,8 @@ class Generations:
         self._idle.clear()
         try:
             asked = Generation(instance_id=instance.instance_id, request=request)
-            body = asked.model_dump(mode="python")
+            # As JSON has it: the keys of a body are text, and those of logit_bias are numbers.
+            body = asked.model_dump(mode="json")
             async with aclosing(self._network.stream(node_id, GENERATE, body)) as bodies:
                 async for item in bodies:
                     yield unpack_output(item)

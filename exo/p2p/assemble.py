@@ -47,7 +47,8 @@ def make_network(
         eligible=settings.eligible,
     )
     options = NetworkOptions(
-        listen=_listen_addresses(settings),
+        # "::" is every address of both families.
+        listen=str(of_ip(settings.p2p_host or "::", settings.p2p_port)),
         peers=(*settings.peers, *(joined.addresses if joined and cluster == joined.name else ())),
     )
     return Network(
@@ -97,11 +98,6 @@ def make_links(
 
 def make_core(seed: int, me: PeerInfo, term: Term | None) -> Core:
     return Core(me, term, seed=seed)
-
-
-def _listen_addresses(settings: Settings) -> tuple[str, ...]:
-    hosts = (settings.p2p_host,) if settings.p2p_host else ("0.0.0.0", "::")  # noqa: S104  as asked
-    return tuple(str(of_ip(host, settings.p2p_port)) for host in hosts)
 
 
 def _discovery_of(

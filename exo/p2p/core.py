@@ -139,8 +139,7 @@ class Core:
             case Tick():
                 self._membership.tick(now)
             case LinkUp():
-                self._membership.link_up(event, now)
-                self._elections.linked(now)
+                self._link_up(event, now)
             case LinkDown(peer_id=peer_id):
                 self._membership.link_down(peer_id, now)
             case DialFailed():
@@ -153,6 +152,14 @@ class Core:
                 self._membership.move(addresses, now)
             case Leave():
                 self._leave()
+
+    def _link_up(self, event: LinkUp, now: float) -> None:
+        if self._membership.link_up(event, now):
+            # It may be another life of the master.
+            self._note_members(now)
+            self._elections.linked(now)
+            self._membership.claim(self._elections.claim)
+            self._membership.greet(event.peer.peer_id, now)
 
     def _received(self, sender: str, message: Message, now: float) -> None:
         match message:

@@ -203,7 +203,11 @@ class Elections:
 
     def leave(self) -> Term | None:
         """The term that is to follow, if this node is the master and someone can take over."""
-        others = [peer_id for peer_id in self._roster.candidates if peer_id in self._links]
+        others = [
+            peer_id
+            for peer_id in self._roster.candidates
+            if peer_id in self._links and not self._roster.is_suspect(peer_id)
+        ]
         if not self.reigns or not others:
             return None
         heir = Term(number=self._highest + 1, master_id=others[-1])
@@ -230,7 +234,11 @@ class Elections:
             self._claimed = led
             if not led:
                 return
-            if self._roster.is_living(term.master_id):
+            if term.master_id == self._me:
+                # In a life that left nothing on the disk, or by a goodbye that has not come.
+                if self.master is not None:
+                    self._lose(now)
+            elif self._roster.is_living(term.master_id):
                 self._follow_if_proven()
             else:
                 self._lose(now)

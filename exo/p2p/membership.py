@@ -108,11 +108,12 @@ class Membership:
 
     # Links.
 
-    def link_up(self, event: LinkUp, now: float) -> None:
+    def link_up(self, event: LinkUp, now: float) -> bool:
+        """Take note of a link; True if it is a new one, with a peer that is to be greeted."""
         peer = bounded(event.peer)
         if peer.peer_id == self._me:
             self._dialer.up(peer.peer_id, event.dialled, now)
-            return
+            return False
         known = self.roster.fact(peer.peer_id)
         if known and known.peer.boot != peer.boot:
             self._circle.links.pop(peer.peer_id, None)
@@ -120,7 +121,7 @@ class Membership:
                 self._learn(Fact(known.peer, Status.DEAD, known.incarnation), now)
         self._dialer.up(peer.peer_id, event.dialled, now)
         if peer.peer_id in self._circle.links:
-            return
+            return False
         living = self.roster.is_living(peer.peer_id)
         watch = self._circle.watched.get(peer.peer_id) or Watch(now, self._options)
         # Two who know each other usually know the same; the digests tell if not.
@@ -135,7 +136,11 @@ class Membership:
             self._check_at = min(self._check_at, now + self._options.timeout_max)
             if known := self.roster.fact(peer.peer_id):
                 self._accuse(peer.peer_id, watch, known, now)
-        self._actions.extend(self._circle.greet(peer.peer_id, now))
+        return True
+
+    def greet(self, peer_id: str, now: float) -> None:
+        """Send a first heartbeat to one who is linked."""
+        self._actions.extend(self._circle.greet(peer_id, now))
 
     def link_down(self, peer_id: str, now: float) -> None:
         watch = self._circle.links.pop(peer_id, None)
@@ -313,15 +318,16 @@ class Membership:
             for peer_id, watch in self._circle.watched.items()
             if watch.deadline(self._options) <= now
         ]
+        dead = [peer_id for peer_id, watch in overdue if watch.suspect_until]
+        for peer_id in dead:
+            self._bury(peer_id, now)
         for peer_id, watch in overdue:
-            if watch.suspect_until:
-                self._bury(peer_id, now)
-            else:
+            if peer_id not in dead:
                 self._suspect(peer_id, watch, now)
-        self._drop_mute_links(now)
-        if overdue and self._circle.is_large and not self._circle.hears_anyone():
+        if dead and self._circle.is_large and not self._circle.hears_anyone():
             for peer_id in [other for other in self.roster.living if other != self._me]:
                 self._bury(peer_id, now)
+        self._drop_mute_links(now)
         deadlines = [watch.deadline(self._options) for watch in self._circle.watched.values()]
         if self._circle.strangers:
             deadlines.append(now + self._options.timeout_min)

@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from exo.errors import HomeError, PeerUnreachable, PortInUse, ProtocolError
+from exo.errors import HomeError, PeerUnreachable, ProtocolError
 from exo.p2p.addresses import parse
 from exo.p2p.admission import Admission
 from exo.p2p.announcement import Seen
@@ -57,10 +57,9 @@ OnLinkEvent = Callable[[LinkEvent], None]
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """`listen` are multiaddrs to listen on, of which only the first must be possible; a port of 0
-    in the others is the port of the first. `peers` are multiaddrs that are tried for ever."""
+    """`listen` is the multiaddr to listen on; `peers` are multiaddrs that are tried for ever."""
 
-    listen: tuple[str, ...]
+    listen: str
     peers: tuple[str, ...] = ()
 
 
@@ -107,7 +106,7 @@ class Network:
             ConfigError: an address is wrong.
             HomeError: the term on disk cannot be read.
         """
-        port = await self._listen()
+        listening = await self._links.listen(self._options.listen)
         self.me = replace(self.me, addresses=self.listening)
         self._core = self._make_core(self.me, await asyncio.to_thread(self._terms.load))
         for address in self._options.peers:
@@ -115,7 +114,7 @@ class Network:
         self._handle(Tick())
         self._watching = asyncio.create_task(self._follow_addresses())
         if self._make_discovery:
-            self._discovery = self._make_discovery(port, self._found)
+            self._discovery = self._make_discovery(parse(listening).port, self._found)
             await self._discovery.start()
 
     def find(self, address: str) -> None:
@@ -147,17 +146,6 @@ class Network:
             await self._discovery.close()
         await self._measurer.close()
         await self._links.close()
-
-    async def _listen(self) -> int:
-        """Listen as the options say; the port."""
-        first, *others = self._options.listen
-        port = parse(await self._links.listen(first)).port
-        for address in others:
-            try:
-                await self._links.listen(str(parse(address).with_port(port)))
-            except (PortInUse, OSError) as error:
-                log.info("%s is not listened on: %s", address, error)
-        return port
 
     async def _follow_addresses(self) -> None:
         """Tell the others when this node has other addresses than before."""

@@ -94,7 +94,7 @@ class Member:
         )
         self.network = Network(
             me,
-            NetworkOptions((f"/memory/{self.number}",), self.lab.addresses(self.number)),
+            NetworkOptions(f"/memory/{self.number}", self.lab.addresses(self.number)),
             make_links=links,
             make_core=_fast_core,
             terms=TermFile(self.folder / "term.json"),

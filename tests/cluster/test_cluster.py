@@ -30,9 +30,9 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
     await made.close()
 
 
-def request(text: str, request_id: str = "r") -> GenerateRequest:
+def request(text: str, **fields: object) -> GenerateRequest:
     messages = [{"role": "user", "content": text}]
-    return GenerateRequest.model_validate({"request_id": request_id, "messages": messages})
+    return GenerateRequest.model_validate({"request_id": "r", "messages": messages, **fields})
 
 
 def on(member: Member, model: str = "m") -> Placement:
@@ -100,6 +100,15 @@ async def test_a_request_goes_to_the_node_that_computes(lab: Lab):
             assert await answer(member, instance, "one two end") == "one two "
         runner = where.node.worker.runners[-1]
         assert where.node.state.runners[f"{instance.instance_id}/0"] == runner
+
+
+async def test_every_field_of_a_request_crosses_a_link(lab: Lab):
+    one, two = await lab.start("a", "b")
+    instance = await create(one, two)
+    await one.node.wait_for(is_status(instance, "ready"))
+    full = request("one end", sampling={"logit_bias": {7: -1.5}, "seed": 3}, stop=["x"], n=2)
+    seen = [o async for o in one.node.generate(instance, full)]
+    assert {o.index for o in seen if isinstance(o, Delta)} == {0, 1}
 
 
 async def test_an_answer_that_is_left_is_left_on_the_node_that_computes(lab: Lab):
