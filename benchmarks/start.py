@@ -15,7 +15,9 @@ from benchmarks.servers import ALONE, free_port, process, wait_until_ready
 def once(home: str) -> float:
     port = free_port()
     begun = time.perf_counter()
-    with process([sys.executable, "-m", "exo", "start", f"--port={port}"], EXO_HOME=home, **ALONE) as daemon:
+    with process(
+        [sys.executable, "-m", "exo", "start", f"--port={port}"], EXO_HOME=home, **ALONE
+    ) as daemon:
         wait_until_ready(f"http://127.0.0.1:{port}/readyz", daemon)
         return time.perf_counter() - begun
 

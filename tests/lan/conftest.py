@@ -1,6 +1,7 @@
-"""A fixture that makes networks, and takes them away again."""
+"""Fixtures that make networks, and take them away again."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,21 @@ MakeLan = Callable[[int], Lan]
 @pytest.fixture
 def make_lan(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MakeLan]:
     """Make a network of so many hosts. At the end the daemons that still run must stop cleanly."""
+    with lans(tmp_path, request) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def make_shared_lan(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[MakeLan]:
+    """As `make_lan`, for a network that all tests of a module leave as they found it."""
+    with lans(tmp_path_factory.mktemp("lan"), request) as make:
+        yield make
+
+
+@contextmanager
+def lans(folder: Path, request: pytest.FixtureRequest) -> Iterator[MakeLan]:
     if reason := unavailable():
         pytest.skip(reason)
     made: list[Lan] = []
@@ -24,11 +40,11 @@ def make_lan(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MakeLan
         return new_home(home, request.getfixturevalue("measured"))
 
     def call(count: int) -> Lan:
-        made.append(Lan(count, tmp_path, make_home))
+        made.append(Lan(count, folder, make_home))
         return made[-1]
 
-    yield call
     try:
+        yield call
         for lan in made:
             lan.stop()
     finally:

@@ -115,10 +115,14 @@ class Host:
     def runs(self) -> bool:
         return self._daemon is not None and self._daemon.process.poll() is None
 
-    def start(self, *flags: str, **settings: object) -> Daemon:
-        """`exo start`; return when it is ready. The home stays the same from life to life."""
+    def furnish(self) -> None:
+        """Give it a home, if it has none. The home stays the same from life to life."""
         if not self.home.exists():
             self._make_home(self.home)
+
+    def start(self, *flags: str, **settings: object) -> Daemon:
+        """`exo start`; return when it is ready."""
+        self.furnish()
         usual = {"name": f"host{self.number}", "spare_runners": 0}
         with self.inside():
             daemon = Daemon.start(self.home, *flags, **{**usual, **settings})

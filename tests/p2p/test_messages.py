@@ -64,7 +64,8 @@ def test_what_is_sent_arrives(message: Message):
 
 
 JSON = st.recursive(
-    st.none() | st.integers() | st.text(), lambda more: st.lists(more) | st.dictionaries(TEXTS, more)
+    st.none() | st.integers() | st.text(),
+    lambda more: st.lists(more) | st.dictionaries(TEXTS, more),
 )
 
 

@@ -1,10 +1,11 @@
 """Elections and memberships as stories, from the first start to a healed partition.
 
-Each file in `tests/transcripts/cluster/` has commands (see `tests/simulator/script.py`), a line `----`, and
-what happens. After a change of the protocol write what happens now, and read the difference, line
-by line:
+Each file in `tests/transcripts/cluster/` has commands (see `tests/simulator/script.py`), a line
+`----`, and what happens. After a change of the protocol write what happens now, and read the
+difference, line by line:
 
-    EXO_REWRITE_TRANSCRIPTS=1 pytest tests/p2p/test_transcripts.py && git diff tests/transcripts/cluster
+    EXO_REWRITE_TRANSCRIPTS=1 pytest tests/p2p/test_transcripts.py
+    git diff tests/transcripts/cluster
 """
 
 import os

@@ -31,6 +31,7 @@ class Checks:
     def __init__(self) -> None:
         self.reigns: dict[Term, tuple[str, int]] = {}
         self.sent: Counter[str] = Counter()
+        self.last_change = 0.0
 
     def forget(self, name: str) -> None:
         self.reigns = {term: reign for term, reign in self.reigns.items() if reign[0] != name}
@@ -40,6 +41,7 @@ class Checks:
             raise Breach(f"{node.name} goes back from {node.disk} to {term}")
 
     def master_changed(self, node: "Node", term: Term | None) -> None:
+        self.last_change = node.world.now
         if term is None:
             return
         if node.disk is None or node.disk < term:
@@ -74,7 +76,13 @@ def _term_in(message: Message) -> Term | None:
 
 def components(world: "World") -> list[list["Node"]]:
     """The running nodes in groups that can reach each other, if need be through others."""
-    left = {node.name: node for node in world.nodes.values() if node.running and not node.suspended}
+    nodes = [node for node in world.nodes.values() if node.running and not node.suspended]
+    if not world.network.cut:
+        sides: dict[int, list[Node]] = {}
+        for node in nodes:
+            sides.setdefault(world.network.sides.get(node.name, 0), []).append(node)
+        return list(sides.values())
+    left = {node.name: node for node in nodes}
     groups: list[list[Node]] = []
     while left:
         group = [left.pop(next(iter(left)))]
@@ -85,22 +93,30 @@ def components(world: "World") -> list[list["Node"]]:
     return groups
 
 
+def led(group: list["Node"]) -> str | None:
+    """None if a group of nodes has one master, known to all; else what is wrong."""
+    names = sorted(node.name for node in group)
+    masters = {node.core.master_id for node in group}
+    able = any(node.eligible for node in group)
+    if len(masters) != 1 or (masters == {None}) is able or not masters <= {*names, None}:
+        return f"the masters of {names} are {masters}"
+    terms = {node.core.term for node in group}
+    if able and len(terms) != 1:
+        return f"the terms of {names} are {terms}"
+    for node in group:
+        if able and node.core.is_master is not (node.core.master_id == node.name):
+            return f"{node.name} does not know what it is"
+    return None
+
+
 def agreed(world: "World") -> str | None:
     """None if each group of nodes has one master, known to all, and one list of members; else what
     is wrong."""
     for group in components(world):
+        if wrong := led(group):
+            return wrong
         names = sorted(node.name for node in group)
-        masters = {node.core.master_id for node in group}
-        able = any(node.eligible for node in group)
-        if len(masters) != 1 or (masters == {None}) is able or not masters <= {*names, None}:
-            return f"the masters of {names} are {masters}"
-        terms = {node.core.term.model_dump_json() for node in group if node.core.term}
-        if able and len(terms) != 1:
-            return f"the terms of {names} are {terms}"
         for node in group:
-            if able and node.core.is_master is not (node.core.master_id == node.name):
-                return f"{node.name} does not know what it is"
-            living = [name for name in node.core.members.living]
-            if living != names:
-                return f"{node.name} knows {living}, not {names}"
+            if node.core.members.living != names:
+                return f"{node.name} knows {node.core.members.living}, not {names}"
     return None

@@ -2,7 +2,7 @@
 as the daemon's shell does: in order, and none before a term that precedes it is on disk."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from exo.p2p.core import (
@@ -14,12 +14,12 @@ from exo.p2p.core import (
     MasterChanged,
     MemberChanged,
     PeerInfo,
-    Received,
     SaveTerm,
     Send,
     Tick,
     WakeAt,
 )
+from exo.p2p.peers import Fact
 from exo.p2p.term import Term
 
 if TYPE_CHECKING:
@@ -56,9 +56,10 @@ class Node:
         seed = self.world.random.getrandbits(32)
         return Core(me, self.disk, self.world.options, seed)
 
-    def start(self) -> None:
-        self.life += 1
+    def start(self, known: Iterable[Fact] = ()) -> None:
         self.core = self._new_core()
+        for fact in known:
+            self.core.members.merge(fact, self.world.now)
         self.running, self.suspended, self.saving = True, False, False
         self.links = {}
         self.inbox.clear()
@@ -138,6 +139,3 @@ class Node:
     def _write(self, term: Term) -> None:
         self.world.checks.saved(self, term)
         self.disk = term
-
-    def receive(self, link: "Link", sender: str, message: object) -> None:
-        self.deliver(link, Received(sender, message))  # type: ignore[arg-type]

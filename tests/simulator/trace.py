@@ -19,7 +19,6 @@ from exo.p2p.core import (
     MemberChanged,
     Received,
     SaveTerm,
-    Send,
 )
 from exo.p2p.messages import (
     Accused,
@@ -42,6 +41,20 @@ class Trace:
     def __init__(self, *, dials: bool = True) -> None:
         self.lines: list[str] = []
         self._dials = dials
+
+    def show_dials(self) -> None:
+        self._dials = True
+
+    def state(self, now: float, node: "Node") -> None:
+        """What a node knows in the end."""
+        members = node.core.members
+        known = ", ".join(f"{peer_id} {members[peer_id].status}" for peer_id in sorted(members))
+        term = node.core.term
+        if node.core.is_master:
+            role = "is the master"
+        else:
+            role = f"follows {node.core.master_id or 'nobody'}"
+        self._line(now, node, f"=== {role}, term {term.number if term else 'none'}; {known}")
 
     def note(self, now: float, text: str) -> None:
         """Something done from outside."""
@@ -123,6 +136,3 @@ def _told(message: Message) -> str:
             return f"ACKNOWLEDGED term {term.number}"
         case Heartbeat():
             return "HEARTBEAT"
-
-
-__all__ = ["Send", "Trace"]

@@ -5,6 +5,8 @@ from heapq import heappop, heappush
 from random import Random
 from typing import Any
 
+import msgpack
+
 from exo.p2p.core import (
     CoreOptions,
     Dial,
@@ -16,7 +18,8 @@ from exo.p2p.core import (
     LinkUp,
     Received,
 )
-from exo.p2p.messages import Message
+from exo.p2p.messages import Message, decode, encode
+from exo.p2p.peers import Fact, Status
 from tests.simulator.checks import Checks, agreed
 from tests.simulator.network import Network
 from tests.simulator.node import Node
@@ -47,11 +50,14 @@ class World:
         options: CoreOptions | None = None,
         network: Network | None = None,
         trace: Trace | None = None,
+        wire: bool = False,
     ) -> None:
-        self.random = Random(seed)
+        self.random = Random(seed)  # noqa: S311  no secrets
         self.options = options or CoreOptions()
         self.network = network or Network()
         self.trace = trace
+        # Whether messages are brought to bytes and back.
+        self.wire = wire
         self.checks = Checks()
         self.nodes: dict[str, Node] = {}
         self.now = 0.0
@@ -97,6 +103,14 @@ class World:
         node.start()
         for known in node.knows:
             node.handle(Found(None, (f"/memory/{known}",)))
+
+    def form(self) -> None:
+        """Start all nodes with the knowledge of all others, as if they had been together before:
+        a large cluster that finds itself takes minutes to simulate."""
+        facts = [Fact(node.core.me, Status.ALIVE, 0) for node in self.nodes.values()]
+        for name in sorted(self.nodes):
+            self.nodes[name].start(facts)
+        self.run(self.options.grace + 2.5)
 
     def wipe(self, name: str) -> None:
         """Empty the disk of a node that does not run. What it forgets it may do again."""
@@ -167,6 +181,8 @@ class World:
             self.trace.sent(self.now, node, peer_id, message, lost=bool(lost))
         if link is None or lost:
             return
+        if self.wire:
+            message = decode(msgpack.unpackb(msgpack.packb(encode(message))))
         event = Received(node.name, message)
         self.at(self._arrival(link, peer_id), self.nodes[peer_id].deliver, link, event)
 
@@ -221,7 +237,8 @@ class World:
         dialled = attempt.dial.addresses if attempt.dial.peer_id is None else ()
         link = node.links.get(target.name)
         if target is node or (link is not None and target.links.get(node.name) is link):
-            node.handle(LinkUp(target.core.me, dialled))
+            if dialled:
+                node.handle(LinkUp(target.core.me, dialled))
             return
         for here, there in ((node, target), (target, node)):
             # What one side still holds for a link is none any more.
