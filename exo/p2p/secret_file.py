@@ -1,6 +1,6 @@
 """The cluster that this node has joined by a token or that was locked around it, on disk (0600).
 
-    {"format": 1, "name": "exo", "secret": "<hex>" or null, "addresses": ["/ip4/…"]}
+{"format": 1, "name": "exo", "secret": "<hex>" or null, "addresses": ["/ip4/…"]}
 """
 
 import json

@@ -39,6 +39,7 @@ def troubled(seed: int, sizes: tuple[int, int], options: CoreOptions | None = No
 
 def repair(world: World) -> None:
     """Mend the network, and have every node run."""
+    world.run(1)  # Who is about to stop has stopped by then.
     world.network.heal()
     world.network.loss = 0
     for name, node in world.nodes.items():
