@@ -32,6 +32,7 @@ class Replica:
         self._lock = asyncio.Lock()
         self._writes: set[asyncio.Task[ClusterState]] = set()
         self._changed = asyncio.Event()
+        self._resets, self._reset_at = 0, 0
         self.state = event_log.state
 
     async def close(self) -> None:
@@ -68,6 +69,7 @@ class Replica:
 
         async def work() -> ClusterState:
             await self._on_disk(partial(self._log.reset, state))
+            self._resets, self._reset_at = self._resets + 1, state.index
             self._set(state)
             return state
 
@@ -82,14 +84,21 @@ class Replica:
         return await self._on_disk(partial(self._log.read, since, limit))
 
     async def follow(self, since: int) -> AsyncGenerator[list[Entry]]:
-        """Every entry after `since`, in batches, for ever."""
+        """Every entry after `since`, in batches, for ever. Where another log takes the place of
+        this one, it goes on with what comes after that."""
+        resets = self._resets
         while True:
             entries = await self.events(since, _BATCH)
-            if entries:
+            if self._resets != resets:
+                resets, since = self._resets, self._reset_at
+            elif entries:
                 since = entries[-1].index
                 yield entries
             else:
-                await self.wait_for(partial(_is_past, since))
+                await self.wait_for(partial(self._is_news, since, resets))
+
+    def _is_news(self, index: int, resets: int, state: ClusterState) -> bool:
+        return state.index > index or self._resets != resets
 
     async def wait_for(self, done: Callable[[ClusterState], bool]) -> ClusterState:
         """The first state, from now on, for which `done` is true."""
@@ -115,7 +124,3 @@ class Replica:
         self._changed.set()
         self._changed = asyncio.Event()
         self._on_change(state)
-
-
-def _is_past(index: int, state: ClusterState) -> bool:
-    return state.index > index

@@ -202,7 +202,8 @@ class Elections:
             self.heard(sender, Claim(heir, led=True, highest=heir.number), now)
 
     def leave(self) -> Term | None:
-        """The term that is to follow, if this node is the master and someone can take over."""
+        """End this node's reign, if it has one: the term that is to follow, if someone can take
+        over. From now on this node does not act as master any more."""
         others = [
             peer_id
             for peer_id in self._roster.candidates
@@ -212,6 +213,7 @@ class Elections:
             return None
         heir = Term(number=self._highest + 1, master_id=others[-1])
         self._adopt(heir)
+        self._settle(heir)
         return heir
 
     def _heard_of_same(self, sender: str, term: Term, led: bool, now: float) -> None:

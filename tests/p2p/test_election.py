@@ -371,7 +371,7 @@ def test_a_heartbeat_acknowledges_too(master: Node):
 
 def test_a_master_that_leaves_names_the_highest_other(master: Node):
     assert master.elections.leave() == term(2, "B")
-    assert master.done() == [SaveTerm(term(2, "B"))]
+    assert master.done() == [SaveTerm(term(2, "B")), MasterChanged(term(2, "B"))]
 
 
 def test_a_master_that_is_alone_names_nobody():
