@@ -237,7 +237,8 @@ def node_view(node: Node, info: NodeInfo) -> NodeView:
         status=_node_status(info, member),
         version=info.version,
         address=info.address,
-        links=list(info.links),
+        # A node that moves tells its peers at once, and the log only when it follows anew.
+        links=list(member.addresses if member and member.addresses else info.links),
         started_at=info.started_at,
         since=since(node, member) if member else None,
         device=info.device,

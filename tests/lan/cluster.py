@@ -24,7 +24,7 @@ AS_IT_COMES: Json = {"p2p_host": "", "p2p_port": 52416, "discovery": "true"}
 PATIENCE = 60.0
 
 # What one node measures or sees of another, and two nodes need not agree on.
-_OWN_VIEW = ("status", "since", "memory", "latency")
+_OWN_VIEW = ("status", "since", "memory", "latency", "links")
 
 
 class Cluster:
