@@ -52,7 +52,7 @@ def test_all_become_one_cluster(cluster: Cluster) -> None:
         members = host.daemon.get("/cluster")["members"]
         assert {member["peer_id"] for member in members} == online(host.state())
         assert {member["status"] for member in members} == {"alive"}
-        assert f"/ip4/{host.ip}/tcp/52416/p2p/{host.node_id}" in str(state["nodes"])
+        assert f"/ip4/{host.ip}/tcp/52416/p2p/{host.node_id}" in str(host.state())
 
 
 def test_each_host_serves_a_model_that_one_of_them_computes(cluster: Cluster) -> None:
