@@ -237,8 +237,7 @@ class Worker:
         client that tries again at once must find that it has to wait."""
         now = asyncio.get_running_loop().time()
         steady = local.ready_at is not None and now - local.ready_at > STEADY_SECONDS
-        requests, local.requests = local.requests, None
-        local.process, local.ready_at = None, None
+        requests, local.process = local.requests, None
         if self._locals.get(key) is local:
             log.warning("%s", error)
             permanent = isinstance(error, ModelInvalid | ModelNotFound)
@@ -246,6 +245,8 @@ class Worker:
             local.slot = Slot(False, failures, now, permanent)
             status = RunnerStatus.FAILED if permanent else RunnerStatus.STARTING
             await self._tell(local, status=status, pid=None, error=str(error), restarts=failures)
+        if local.requests is requests:  # Its successor may have begun already.
+            local.requests, local.ready_at = None, None
         if requests:
             requests.fail(error)
 
