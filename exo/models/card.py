@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from exo.models.weights import Part, Weights
+
 
 class Task(StrEnum):
     TEXT = "text"
@@ -29,8 +31,9 @@ class ModelCard(BaseModel):
     """One model: its shape, its size in bytes, and where its weights are.
 
     `storage_size` is the bytes of the weights as stored; `packed_size` is the part of them that is
-    quantised (and stays as it is when the rest is cast). `sampling` are the model's own defaults
-    for temperature, top_p and the like.
+    quantised (and stays as it is when the rest is cast). `weights` says in which part of the model
+    they lie, where the files could be read; `cuts` before which layers the list may be cut, None
+    if before any. `sampling` are the model's own defaults for temperature, top_p and the like.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -53,12 +56,46 @@ class ModelCard(BaseModel):
     quantization: Quantization | None = None
     storage_size: int = Field(ge=0)
     packed_size: int = Field(default=0, ge=0)
+    weights: Weights | None = None
+    cuts: tuple[int, ...] | None = None
     created: int = 0
     sampling: dict[str, float] = {}
 
     def kv_bytes_per_token(self, element_size: int) -> int:
         """Bytes of keys and values of one token over all layers."""
         return 2 * self.n_layers * self.n_kv_heads * self.head_dim * element_size
+
+    @property
+    def parts(self) -> Weights:
+        """The parts of the model, with one for each layer; an estimate where no file was read."""
+        parts = self.weights or self._estimate()
+        if len(parts.layers) == self.n_layers:
+            return parts
+        return parts.model_copy(update={"layers": parts.layers[:1] * self.n_layers})
+
+    @property
+    def boundaries(self) -> tuple[int, ...]:
+        """Where a share of the layers may begin or end: 0, the cuts, and `n_layers`."""
+        inner = range(1, self.n_layers) if self.cuts is None else sorted(set(self.cuts))
+        return (0, *(cut for cut in inner if 0 < cut < self.n_layers), self.n_layers)
+
+    def _estimate(self) -> Weights:
+        """Layers that are alike, and an embedding that is the head as well: whoever computes the
+        last layers is then sure to have room for a head."""
+        elements = self.vocab_size * self.hidden_size
+        if self.quantization is None:
+            size, packed = elements * (4 if self.dtype == "float32" else 2), 0
+        else:
+            packed = elements * self.quantization.bits // 8
+            size = packed + elements * 4 // self.quantization.group_size
+        size, packed = min(size, self.storage_size // 2), min(packed, self.packed_size // 2)
+        n = self.n_layers
+        layer = Part(total=(self.storage_size - size) // n, packed=(self.packed_size - packed) // n)
+        # What does not divide by the layers is the embedding's, so that the sums are exact.
+        rest = Part(
+            total=self.storage_size - n * layer.total, packed=self.packed_size - n * layer.packed
+        )
+        return Weights(layers=(layer,), embedding=rest, tied=True)
 
     @property
     def shape(self) -> str:

@@ -19,6 +19,8 @@ from pydantic import ValidationError
 
 from exo.errors import ModelInvalid
 from exo.models.card import ModelCard, Quantization
+from exo.models.cuts import cuts
+from exo.models.weights import Tensor, weights_of
 
 _MAX_HEADER = 100_000_000
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
@@ -36,12 +38,8 @@ def read_card(folder: Path, model_id: str | None = None) -> ModelCard:
     files = _weight_files(folder)
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise _invalid(folder, "it has no tokenizer.json")
-    total = packed = 0
-    for file in files:
-        file_total, file_packed = _tensor_bytes(file)
-        total += file_total
-        packed += file_packed
     quantization = _quantization(config)
+    tensors = [tensor for file in files for tensor in _tensors(file, quantization is not None)]
     heads = text.get("num_attention_heads") or 1
     try:
         return ModelCard(
@@ -58,8 +56,12 @@ def read_card(folder: Path, model_id: str | None = None) -> ModelCard:
             context_length=text.get("max_position_embeddings") or 4096,
             dtype=str(text.get("torch_dtype") or text.get("dtype") or "bfloat16"),
             quantization=quantization,
-            storage_size=total,
-            packed_size=packed if quantization else 0,
+            storage_size=sum(tensor.size for tensor in tensors),
+            packed_size=sum(tensor.size for tensor in tensors if tensor.packed),
+            weights=weights_of(
+                tensors, text["num_hidden_layers"], tied=text.get("tie_word_embeddings") is True
+            ),
+            cuts=cuts(config),
             sampling=_sampling(folder),
             created=int((folder / "config.json").stat().st_mtime),
         )
@@ -82,8 +84,8 @@ def _weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def _tensor_bytes(file: Path) -> tuple[int, int]:
-    """Bytes of all tensors, and of the packed ones, by the header; checks the file's length."""
+def _tensors(file: Path, quantised: bool) -> list[Tensor]:
+    """The tensors of a file, by its header; checks the file's length."""
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
@@ -96,21 +98,21 @@ def _tensor_bytes(file: Path) -> tuple[int, int]:
         raise _invalid(file, f"it cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise _invalid(file, "its header is damaged") from error
-    total = packed = end = 0
+    tensors: list[Tensor] = []
+    end = 0
     for name, entry in header.items():
         if name == "__metadata__":
             continue
         try:
             first, last = entry["data_offsets"]
-            kind = entry["dtype"]
+            packed = quantised and entry["dtype"] in {"U32", "U8"}
+            tensors.append(Tensor(name, last - first, packed))
         except (KeyError, TypeError, ValueError) as error:
             raise _invalid(file, f"its header is damaged at {name}") from error
-        total += last - first
-        packed += last - first if kind in {"U32", "U8"} else 0
         end = max(end, last)
     if size != 8 + length + end:
         raise _invalid(file, f"it has {size} bytes where its header says {8 + length + end}")
-    return total, packed
+    return tensors
 
 
 def _quantization(config: dict[str, Any]) -> Quantization | None:
