@@ -15,6 +15,7 @@ from exo.p2p.term import Term
 @dataclass(frozen=True, slots=True)
 class LinkUp:
     """There is a link with this peer now; nothing that it sent on it comes before this event.
+    Where it lives it tells by itself on the link: since its greeting it may have moved.
 
     `dialled` are the addresses of the `Dial(None, …)` that led to the peer, also when there was a
     link with it already, or when `peer` is this node itself: the core has no other way to know

@@ -10,7 +10,8 @@ In the manner of SWIM (Das, Gupta, Motivala 2002) with ideas of Lifeguard
   can refute that, by raising its incarnation; whoever hears that a peer which it hears is held for
   dead tells the peer so.
 - What changes is told to each partner once, and again until it is acknowledged. Digests of the
-  whole list make sure that nothing was missed.
+  whole list make sure that nothing was missed. They compare incarnations, so what belongs to one
+  (addresses, say) is taken from the facts that the member made, and from nowhere else.
 - Who leaves says so, and is believed at once.
 
 **Where A cannot reach B, but C reaches both**, B does not die: A names B as missing in its
@@ -28,7 +29,17 @@ from random import Random
 from exo.p2p.circle import Circle
 from exo.p2p.dialing import Dialer
 from exo.p2p.events import Action, DialFailed, Disconnect, Found, LinkUp, MemberChanged, Send
-from exo.p2p.messages import MAX_FACTS, Accused, Claim, Goodbye, Heartbeat, Pulse, Vouch, check_size
+from exo.p2p.messages import (
+    MAX_FACTS,
+    Accused,
+    Claim,
+    Goodbye,
+    Gossip,
+    Heartbeat,
+    Pulse,
+    Vouch,
+    check_size,
+)
 from exo.p2p.options import CoreOptions
 from exo.p2p.peers import Fact, Metadata, PeerInfo, Status, bounded
 from exo.p2p.roster import Roster
@@ -110,7 +121,7 @@ class Membership:
 
     def link_up(self, event: LinkUp, now: float) -> bool:
         """Take note of a link; True if it is a new one, with a peer that is to be greeted."""
-        peer = bounded(event.peer)
+        peer = event.peer
         if peer.peer_id == self._me:
             self._dialer.up(peer.peer_id, event.dialled, now)
             return False
@@ -125,11 +136,9 @@ class Membership:
         living = self.roster.is_living(peer.peer_id)
         watch = self._circle.watched.get(peer.peer_id) or Watch(now, self._options)
         # Two who know each other usually know the same; the digests tell if not.
-        watch.link(peer, now, self.roster.end if living else 0)
+        watch.link(peer.boot, now, self.roster.end if living else 0)
         self._circle.links[peer.peer_id] = watch
         if living:
-            if self.roster.meet(peer):
-                self._tell(peer.peer_id)
             self._trust(peer.peer_id, watch, now)
         else:
             self._circle.strangers[peer.peer_id] = watch
@@ -182,14 +191,10 @@ class Membership:
     def heartbeat(self, sender: str, heartbeat: Heartbeat, now: float) -> bool:
         """Take in a heartbeat; True if it is to be answered, with `answer`, at once."""
         watch = self._circle.links.get(sender)
-        if watch is None or watch.peer is None:
+        if watch is None:
             return False
         pulse = heartbeat.pulse
-        known = self.roster.fact(sender)
-        if known is None or pulse.incarnation > known.incarnation:
-            self._learn(Fact(watch.peer, Status.ALIVE, pulse.incarnation), now)
-        elif known.status is not Status.ALIVE or known.peer.boot != watch.peer.boot:
-            self._accuse(sender, watch, known, now)
+        self._itself(sender, watch, heartbeat.gossip, now)
         watch.heard_here = now
         if self.roster.is_living(sender):
             self._hear(sender, watch, pulse, now)
@@ -198,7 +203,7 @@ class Membership:
         more = False
         if heartbeat.gossip:
             watch.take(heartbeat.gossip, self.roster)
-            more = len(heartbeat.gossip.facts) == MAX_FACTS
+            more = len(heartbeat.gossip.facts) >= MAX_FACTS
             for fact in heartbeat.gossip.facts:
                 if self.roster.is_news(fact):
                     self._learn(fact, now)
@@ -206,6 +211,15 @@ class Membership:
             self._vouched(vouch, now)
         watch.compare(pulse, self.roster)
         return more or (not heartbeat.answer and sender not in self._circle.partners)
+
+    def _itself(self, sender: str, watch: Watch, gossip: Gossip | None, now: float) -> None:
+        """Take in what a peer says of itself, before anything that follows from its being heard."""
+        for fact in gossip.facts[:1] if gossip else ():
+            if fact.peer.peer_id == sender and self.roster.is_news(fact):
+                self._learn(fact, now)
+        known = self.roster.fact(sender)
+        if known and (known.status is not Status.ALIVE or known.peer.boot != watch.boot):
+            self._accuse(sender, watch, known, now)
 
     def answer(self, peer_id: str, now: float) -> None:
         """Send a heartbeat to one peer."""

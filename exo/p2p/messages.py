@@ -14,7 +14,7 @@ from exo.p2p.frames import pack
 from exo.p2p.peers import MAX_COUNT, Count, Fact, Text
 from exo.p2p.term import Term
 
-# With all addresses at their longest, so many facts still fit into a frame.
+# With all addresses at their longest, so many facts and one of the sender still fit into a frame.
 MAX_FACTS = 64
 MAX_ASKED = 64
 # Bytes of what a node says of itself that changes all the time.
@@ -75,11 +75,12 @@ class Pulse:
 
 @dataclass(frozen=True, slots=True)
 class Gossip:
-    """What changed in the sender's list of members up to the position `end` of its log, and up to
-    which position of the receiver's log the sender has all. A `round` begins when everything is
+    """What changed in the sender's list of members up to the position `end` of its log, with the
+    sender itself first if it did, or if the link is new; and up to which position of the
+    receiver's log the sender has all. A `round` begins when everything is
     told again."""
 
-    facts: Annotated[tuple[Fact, ...], Field(max_length=MAX_FACTS)]
+    facts: Annotated[tuple[Fact, ...], Field(max_length=MAX_FACTS + 1)]
     round: Count
     end: Count
     received_round: Count

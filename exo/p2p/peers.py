@@ -60,7 +60,7 @@ def bounded(peer: PeerInfo) -> PeerInfo:
 class Fact:
     """What members tell each other of a member. Of two facts the one with the higher incarnation
     is true; at the same one, `left` is stronger than `dead`, and that than `alive`. Only the
-    member itself raises its incarnation."""
+    member itself raises its incarnation, and it never says two things of itself at the same one."""
 
     peer: PeerInfo
     status: Literal[Status.ALIVE, Status.DEAD, Status.LEFT]

@@ -58,12 +58,17 @@ class Roster(Mapping[str, Member]):
 
     @property
     def me(self) -> PeerInfo:
-        return self._records[self._me].fact.peer
+        return self.own.peer
+
+    @property
+    def own(self) -> Fact:
+        """What is true of this node."""
+        return self._records[self._me].fact
 
     @property
     def incarnation(self) -> int:
         """This node's own."""
-        return self._records[self._me].fact.incarnation
+        return self.own.incarnation
 
     @property
     def living(self) -> list[str]:
@@ -118,12 +123,18 @@ class Roster(Mapping[str, Member]):
         """How many candidates have a higher id."""
         return len(self._candidates) - bisect_right(self._candidates, peer_id)
 
+    def has_changed(self, position: int) -> bool:
+        """Whether this node itself has changed after a position of the log."""
+        return self._records[self._me].position > position
+
     def since_position(self, position: int, limit: int) -> tuple[tuple[Fact, ...], int]:
-        """The first `limit` facts after a position of the log, and the position they reach to."""
+        """The first `limit` facts about others after a position of the log, and the position they
+        reach to."""
+        me = self._records[self._me]
         facts: list[Fact] = []
         for at in range(bisect_right(self._positions, position), len(self._log)):
             record = self._log[at]
-            if record.position != self._positions[at]:
+            if record.position != self._positions[at] or record is me:
                 continue
             if len(facts) == limit:
                 return tuple(facts), position
@@ -165,25 +176,12 @@ class Roster(Mapping[str, Member]):
 
     def renew(self, incarnation: int, now: float) -> None:
         """Raise this node's own incarnation, because someone holds it for gone."""
-        fact = self._records[self._me].fact
-        self.merge(replace(fact, incarnation=incarnation), now)
+        self.merge(replace(self.own, incarnation=incarnation), now)
 
     def move(self, me: PeerInfo, now: float) -> None:
         """Have this node live at other addresses."""
         incarnation = self.incarnation + 1
         self.merge(Fact(me, Status.ALIVE, incarnation), now)
-
-    def meet(self, peer: PeerInfo) -> bool:
-        """Take in what a living member said itself; False if it is no news. It is for this node
-        only: what others are to know, a member tells with a higher incarnation."""
-        record = self._records[peer.peer_id]
-        if record.fact.peer == peer:
-            return False
-        eligible = record.fact.peer.eligible
-        record.fact = replace(record.fact, peer=peer)
-        if eligible != peer.eligible:
-            _toggle(self._candidates, peer.peer_id, peer.eligible)
-        return True
 
     def suspect(self, peer_id: str, now: float) -> None:
         self._records[peer_id].suspect = True

@@ -3,7 +3,6 @@ two has told the other what changed among the members."""
 
 from exo.p2p.messages import MAX_FACTS, Gossip, Pulse
 from exo.p2p.options import CoreOptions
-from exo.p2p.peers import PeerInfo
 from exo.p2p.roster import Roster
 from exo.p2p.timeouts import Arrivals
 
@@ -16,10 +15,10 @@ _UNEQUAL_AGAIN = 20
 class Watch:
     """A peer that is linked, or that should be heard.
 
-    `peer` is what it said when it was linked, `heard` the time of the last sign of life, at this
+    `boot` is of the life in which it was linked, `heard` the time of the last sign of life, at this
     `incarnation` and `sequence`, and `heard_here` of the last that came over the link itself;
-    `suspect_until` the time at which it is dead, while it is
-    suspected; `missing` are the members that it would like to hear of.
+    `suspect_until` the time at which it is dead, while it is suspected; `missing` are the members
+    that it would like to hear of.
     """
 
     __slots__ = (
@@ -27,24 +26,25 @@ class Watch:
         "_accused_at",
         "_acknowledged",
         "_arrivals",
+        "_introduced",
         "_received",
         "_round",
         "_their_round",
         "_told",
         "_unequal",
+        "boot",
         "heard",
         "heard_here",
         "incarnation",
         "linked_life",
         "linked_since",
         "missing",
-        "peer",
         "sequence",
         "suspect_until",
     )
 
     def __init__(self, now: float, options: CoreOptions) -> None:
-        self.peer: PeerInfo | None = None
+        self.boot = ""
         self.linked_since = now
         self.linked_life = -1
         self.heard = now
@@ -79,10 +79,10 @@ class Watch:
 
     # The link.
 
-    def link(self, peer: PeerInfo, now: float, position: int) -> None:
+    def link(self, boot: str, now: float, position: int) -> None:
         """A link begins; the peer is told what changed after this position of the log."""
         self.unlink()
-        self.peer = peer
+        self.boot = boot
         self.linked_since = self.heard_here = now
         self._acknowledged = position
 
@@ -90,6 +90,7 @@ class Watch:
         self.missing = ()
         self._round = self._their_round = 0
         self._acknowledged = 0
+        self._introduced = False
         self._received = 0
         self._told = 0
         self._unequal = 0
@@ -107,16 +108,21 @@ class Watch:
     # Gossip.
 
     def gossip(self, roster: Roster) -> Gossip | None:
-        """What the peer has not acknowledged yet, as much as fits."""
-        if self._acknowledged >= roster.end and self._told == self._received:
+        """What the peer has not acknowledged yet, as much as fits. Of this node itself first, and
+        on every link: what this node is to others they take from its own facts alone."""
+        knows_all = self._acknowledged >= roster.end
+        if self._introduced and knows_all and self._told == self._received:
             return None
         facts, end = roster.since_position(self._acknowledged, MAX_FACTS)
+        if not self._introduced or roster.has_changed(self._acknowledged):
+            facts = (roster.own, *facts)
         self._told = self._received
         return Gossip(facts, self._round, end, self._their_round, self._received)
 
     def take(self, gossip: Gossip, roster: Roster) -> None:
         """Take note of how far the two are; its facts are the caller's."""
         if gossip.received_round == self._round:
+            self._introduced = self._introduced or gossip.received > 0
             self._acknowledged = max(self._acknowledged, min(gossip.received, roster.end))
         if gossip.round != self._their_round:
             self._their_round = gossip.round

@@ -20,7 +20,9 @@ from .cluster import (
     Cluster,
     answers,
     command,
+    eventually,
     in_background,
+    node_in,
     placement,
     runner_of,
     status_of,
@@ -283,11 +285,19 @@ def check_gone(cluster: Cluster, *instances: Json) -> None:
 def test_a_host_gets_another_address(cluster: Cluster, loaded: Loaded) -> None:
     """As with a new lease: it is the same node, at another place."""
     host = loaded.host
-    old, new = host.ip, "10.77.0.99"
-    for ip in (new, old):
+    for ip in ("10.77.0.99", host.ip):
+        old = host.ip
         host.readdress(ip)
+        for other in cluster.hosts:
+            eventually(lambda old=old, at=other: is_shown(host, at.state(), old))
         loaded.check(cluster, RETRIES)
         check_whole(cluster, loaded.instance)
+
+
+def is_shown(host: Host, state: Json, old: str) -> bool:
+    """Whether a state has a host's address, and not the old one any more."""
+    links = str(node_in(state, host.node_id)["links"])
+    return f"/ip4/{host.ip}/" in links and f"/ip4/{old}/" not in links
 
 
 def test_all_lose_their_power(cluster: Cluster, loaded: Loaded, kept: list[Loaded]) -> None:

@@ -59,7 +59,7 @@ class Driver:
     def meet(self, name: str, boot: str = "1", **rest: Any) -> list[Action]:
         """A peer is linked, and says hello."""
         up = self.handle(LinkUp(peer(name, boot)))
-        return up + self.beat(name, **rest)
+        return up + self.beat(name, fact(name, boot=boot), **rest)
 
     def wait(self, seconds: float) -> list[Action]:
         """Let time pass in small steps: the node sleeps, but not too long."""

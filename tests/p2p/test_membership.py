@@ -17,11 +17,13 @@ from exo.p2p.core import (
     LinkUp,
     MemberChanged,
     Moved,
+    PeerInfo,
     Stamp,
     Status,
     Tick,
 )
 from exo.p2p.messages import Accused, Goodbye, Gossip, Heartbeat, Vouch
+from exo.p2p.peers import Fact
 from tests.p2p.facts import Driver, fact, heartbeat, peer, sent, those
 
 OPTIONS = CoreOptions()
@@ -39,6 +41,10 @@ def lose(driver: Driver, name: str, *, clean: bool = False) -> list:
     return driver.handle(LinkDown(name, clean))
 
 
+def moved(name: str) -> PeerInfo:
+    return replace(peer(name), addresses=("/memory/8",))
+
+
 def refused(driver: Driver, name: str) -> list:
     return driver.handle(DialFailed(name, (f"/memory/{name}",), refused=True))
 
@@ -49,7 +55,7 @@ def refused(driver: Driver, name: str) -> list:
 def test_a_peer_is_a_member_when_it_was_heard(a: Driver):
     a.handle(LinkUp(peer("B")))
     assert a.status("B") is None
-    actions = a.beat("B")
+    actions = a.beat("B", fact("B"))
     assert a.status("B") is Status.ALIVE
     assert [changed.member.peer_id for changed in those(actions, MemberChanged)] == ["B"]
 
@@ -232,7 +238,7 @@ def test_the_dead_come_back_when_they_have_refuted_it(a: Driver):
     assert sent(actions, Accused, "B") == [Accused(0)]
     a.beat("B")
     assert a.status("B") is Status.DEAD
-    a.beat("B", incarnation=1)
+    a.beat("B", fact("B", incarnation=1), incarnation=1)
     assert a.status("B") is Status.ALIVE
 
 
@@ -243,7 +249,7 @@ def test_one_who_was_started_again_is_the_same_peer(a: Driver):
     actions = a.handle(LinkUp(peer("B", boot="2")))
     assert [each.member.status for each in those(actions, MemberChanged)] == [Status.DEAD]
     assert sent(actions, Accused, "B") == [Accused(0)]
-    a.beat("B", incarnation=1)
+    a.beat("B", fact("B", incarnation=1, boot="2"), incarnation=1)
     assert a.core.members["B"].boot == "2"
     assert sorted(a.core.members) == ["A", "B"]
 
@@ -360,7 +366,32 @@ def test_what_is_stamped_is_small(a: Driver):
 def test_a_node_that_moved_says_so_at_once(a: Driver):
     a.meet("B")
     (beat,) = sent(a.handle(Moved(("/memory/8",))), Heartbeat)
-    assert [each.peer.addresses for each in beat.gossip.facts][-1] == ("/memory/8",)
+    assert beat.gossip.facts[0] == Fact(moved("A"), Status.ALIVE, 1)
+
+
+def test_a_member_that_moved_is_known_at_its_new_address(a: Driver):
+    a.meet("B")
+    actions = a.beat("B", Fact(moved("B"), Status.ALIVE, 1), incarnation=1)
+    assert a.core.members["B"].addresses == ("/memory/8",)
+    assert [changed.member.info for changed in those(actions, MemberChanged)] == [moved("B")]
+
+
+def test_a_greeting_from_before_the_move_undoes_nothing(a: Driver):
+    a.meet("B")
+    a.meet("C")
+    lose(a, "B")
+    a.beat("C", Fact(moved("B"), Status.ALIVE, 1))
+    a.handle(LinkUp(peer("B")))
+    a.beat("B", incarnation=1)
+    assert a.core.members["B"].addresses == ("/memory/8",)
+
+
+def test_who_is_linked_again_is_told_again_of_this_node_alone(a: Driver):
+    a.meet("B")
+    a.meet("C")
+    lose(a, "B")
+    (hello,) = sent(a.handle(LinkUp(peer("B"))), Heartbeat, "B")
+    assert hello.gossip.facts == (fact("A"),)
 
 
 def test_what_was_acknowledged_is_not_told_again(a: Driver):
@@ -383,11 +414,10 @@ def test_all_is_told_again_if_the_lists_stay_unlike(a: Driver):
     assert len(again.facts) == 2
 
 
-def test_a_member_with_too_many_addresses_is_told_of_with_fewer(a: Driver):
-    many = replace(peer("B"), addresses=("a b", *(f"/memory/{n}" for n in range(60))))
-    a.handle(LinkUp(many))
-    a.beat("B")
-    assert len(a.core.members["B"].addresses) == 16
+def test_a_node_with_too_many_addresses_tells_fewer(a: Driver):
+    a.meet("B")
+    (beat,) = sent(a.handle(Moved(("a b", *(f"/memory/{n}" for n in range(60))))), Heartbeat)
+    assert beat.gossip.facts[0].peer.addresses == tuple(f"/memory/{n}" for n in range(16))
 
 
 # Large clusters.

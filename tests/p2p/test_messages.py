@@ -110,7 +110,7 @@ def test_as_many_facts_as_are_allowed_fit_into_a_frame():
     addresses = ("/" + "y" * 511,) * MAX_ADDRESSES
     facts = tuple(
         Fact(PeerInfo(long, long, long, long, addresses, eligible=True), Status.ALIVE, 2**53)
-        for _ in range(MAX_FACTS)
+        for _ in range(MAX_FACTS + 1)
     )
     packed = msgpack.packb(["core", encode(heartbeat(1, *facts))])
     assert len(packed) < MAX_FRAME

@@ -75,7 +75,8 @@ def test_the_log_tells_all_piece_by_piece(facts: list[Fact], limit: int):
         piece, position = made.since_position(position, limit)
         assert len(piece) <= limit
         told += piece
-    assert {each.peer.peer_id: each for each in told} == {name: made.fact(name) for name in made}
+    others = {name: made.fact(name) for name in made if name != "A"}
+    assert {each.peer.peer_id: each for each in told} == others
     assert made.since_position(made.end, limit) == ((), made.end)
 
 
@@ -100,7 +101,7 @@ def test_the_dead_are_forgotten_after_a_while():
     assert "B" in made
     made.forget(1.5)
     assert sorted(made) == ["A", "C"]
-    assert made.since_position(0, 10)[0] == (Fact(peer("A"), Status.ALIVE, 0), fact("C"))
+    assert made.since_position(0, 10)[0] == (fact("C"),)
 
 
 def test_neighbours_are_nearest_on_the_ring():
@@ -127,15 +128,10 @@ def test_only_the_eligible_are_candidates():
     assert not made.is_candidate("C")
 
 
-def test_what_a_peer_says_itself_counts_here():
-    made = roster(fact("B"))
-    assert made.meet(peer("B", eligible=False))
-    assert not made.meet(peer("B", eligible=False))
-    assert made.candidates == ["A"]
-
-
 def test_moving_raises_the_incarnation():
-    made = roster()
+    made = roster(fact("B"))
+    end = made.end
     made.move(replace(made.me, addresses=("/memory/9",)), 2.0)
-    assert made.me.addresses == ("/memory/9",)
-    assert made.incarnation == 1
+    assert made.own == Fact(replace(peer("A"), addresses=("/memory/9",)), Status.ALIVE, 1)
+    assert made.has_changed(end)
+    assert not made.has_changed(made.end)

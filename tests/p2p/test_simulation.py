@@ -107,6 +107,14 @@ def test_what_a_node_says_of_itself_reaches_all_within_two_periods():
         assert node.core.members["0003"].metadata == {"free": 5}
 
 
+def test_where_a_node_has_moved_reaches_all_within_two_periods():
+    world = cluster(8)
+    world.move("0003")
+    world.run(2 * CoreOptions().period)
+    assert agreed(world) is None
+    assert "/moved/1" in world.nodes["0003"].core.me.addresses
+
+
 def test_who_is_gone_is_forgotten():
     world = cluster(3)
     world.kill("0000")

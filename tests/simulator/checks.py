@@ -110,8 +110,8 @@ def led(group: list["Node"]) -> str | None:
 
 
 def agreed(world: "World") -> str | None:
-    """None if each group of nodes has one master, known to all, and one list of members; else what
-    is wrong."""
+    """None if each group of nodes has one master, known to all, and one list of members, each as it
+    says itself; else what is wrong."""
     for group in components(world):
         if wrong := led(group):
             return wrong
@@ -119,4 +119,7 @@ def agreed(world: "World") -> str | None:
         for node in group:
             if node.core.members.living != names:
                 return f"{node.name} knows {node.core.members.living}, not {names}"
+            for other in group:
+                if (known := node.core.members[other.name].info) != other.core.me:
+                    return f"{node.name} knows {known}, not {other.core.me}"
     return None

@@ -103,6 +103,10 @@ def _isolate(world: World, random: Random, name: str) -> None:
     world.network.isolate(name)
 
 
+def _move(world: World, random: Random, name: str) -> None:
+    world.move(name)
+
+
 TROUBLES: tuple[Callable[[World, Random, str], None], ...] = (
     _kill,
     _leave,
@@ -114,6 +118,7 @@ TROUBLES: tuple[Callable[[World, Random, str], None], ...] = (
     _block,
     _separate,
     _isolate,
+    _move,
 )
 
 

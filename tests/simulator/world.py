@@ -16,6 +16,7 @@ from exo.p2p.core import (
     Leave,
     LinkDown,
     LinkUp,
+    Moved,
     Received,
 )
 from exo.p2p.messages import Message, decode, encode
@@ -61,6 +62,7 @@ class World:
         self.checks = Checks()
         self.nodes: dict[str, Node] = {}
         self.now = 0.0
+        self.moves = 0
         # Messages to lose besides those lost at random, asked for each.
         self.lose: Callable[[str, str, Message], bool] | None = None
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
@@ -139,6 +141,12 @@ class World:
     def resume(self, name: str) -> None:
         self._note(f"{name} goes on")
         self.nodes[name].resume()
+
+    def move(self, name: str) -> None:
+        """The node has another address besides the one that it is found at."""
+        self.moves += 1
+        self._note(f"{name} moves")
+        self.tell(name, Moved((self.nodes[name].address, f"/moved/{self.moves}")))
 
     def tell(self, name: str, event: Event) -> None:
         """An event from outside, if the node can take it."""
