@@ -63,14 +63,18 @@ class RunnerView(View):
     restarts: int
 
 
-class ShardView(View):
-    """The layers [start_layer, end_layer) of one rank."""
+class PlacedShardView(View):
+    """The layers [start_layer, end_layer) of one rank, and the bytes that they need there."""
 
     rank: int
     node_id: str
     start_layer: int
     end_layer: int
     memory: int
+    cast_float32: bool
+
+
+class ShardView(PlacedShardView):
     runner: RunnerView | None
 
 
@@ -106,14 +110,6 @@ class InstanceListView(View):
     data: list[InstanceView]
 
 
-class PlacedShardView(View):
-    rank: int
-    node_id: str
-    start_layer: int
-    end_layer: int
-    memory: int
-
-
 class PlacementView(View):
     model_id: str
     sharding: Sharding
@@ -121,7 +117,6 @@ class PlacementView(View):
     context_length: int
     concurrency: int
     kv_tokens: int
-    cast_float32: bool
     shards: list[PlacedShardView]
     memory_by_node: dict[str, int]
     prefill_tps: float | None

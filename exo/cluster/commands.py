@@ -10,7 +10,8 @@ from typing import Annotated, Literal, assert_never
 from pydantic import Field, TypeAdapter
 
 from exo.cluster.events import Event, InstanceCreated, InstanceDeleted, NodeDraining
-from exo.cluster.placement import NodeResources, Wanted, place
+from exo.cluster.names import called
+from exo.cluster.placement import LayerRange, NodeResources, Wanted, place
 from exo.cluster.state import ClusterState, Instance, Model, NodeInfo, Outcome, Placement
 from exo.errors import InstanceNotFound, NodeNotFound, PlacementImpossible, RequestError
 from exo.models.card import ModelCard
@@ -62,9 +63,10 @@ def decide(
     match command:
         case CreateInstance():
             if command.placement is None:
-                placement = place(command.card, command.wanted, nodes)
+                placement = place(command.card, command.wanted, nodes, state.links.values())
             else:
-                placement = _confirm(command.placement, command.card, nodes)
+                wanted = _confirmed(command.placement, command.card, nodes)
+                placement = place(command.card, wanted, nodes, state.links.values())
             instance = Instance(
                 instance_id=command.instance_id,
                 card=command.card,
@@ -84,10 +86,6 @@ def decide(
             assert_never(command)
 
 
-# Fewer characters of an id would be a slip of the finger.
-SHORTEST_ID = 6
-
-
 def is_done(state: ClusterState, command: Command) -> bool:
     """Whether the state shows that `command` was carried out."""
     if isinstance(command, DrainNode):
@@ -97,17 +95,12 @@ def is_done(state: ClusterState, command: Command) -> bool:
 
 
 def find_node(state: ClusterState, name: str) -> NodeInfo:
-    """The node of that id, of that name if only one has it, or whose id ends in these six or more
-    characters.
+    """The node that is called so; see `called`.
 
     Raises:
         NodeNotFound: there is none, or more than one.
     """
-    if node := state.nodes.get(name):
-        return node
-    found = [n for n in state.nodes.values() if n.name == name]
-    if not found and len(name) >= SHORTEST_ID:
-        found = [n for n in state.nodes.values() if n.node_id.endswith(name)]
+    found = called(state.nodes.values(), name)
     if len(found) == 1:
         return found[0]
     what = f"{len(found)} nodes are called" if found else "There is no node"
@@ -139,28 +132,32 @@ def find_instance(state: ClusterState, instance_id: str) -> Instance:
     )
 
 
-def _confirm(asked: Placement, card: ModelCard, nodes: Sequence[NodeResources]) -> Placement:
-    """The placement that a client sent, with its memory computed anew."""
+def _confirmed(asked: Placement, card: ModelCard, nodes: Sequence[NodeResources]) -> Wanted:
+    """What a placement that a client sent asks for: its layers where it has them, with everything
+    else computed anew."""
     by_id = {node.node_id: node for node in nodes}
     if asked.model_id != card.model_id:
         raise _wrong(f"The placement is for {asked.model_id}, not for {card.model_id}.")
-    layers = [layer for s in asked.shards for layer in range(s.start_layer, s.end_layer)]
+    shards = sorted(asked.shards, key=lambda shard: shard.rank)
+    layers = [layer for s in shards for layer in range(s.start_layer, s.end_layer)]
     if layers != list(range(card.n_layers)):
         raise _wrong(f"The shards must cover layers 0 to {card.n_layers - 1} once each, in order.")
-    for shard in asked.shards:
+    for shard in shards:
         if shard.node_id not in by_id:
             raise _wrong(f"There is no node '{shard.node_id}' that takes instances.")
         if not by_id[shard.node_id].has_weights:
             name = by_id[shard.node_id].name
             raise _wrong(f"The weights of {card.model_id} are not on {name}.")
-    wanted = Wanted(
+    return Wanted(
         sharding=asked.sharding,
         instance_meta=asked.instance_meta,
-        min_nodes=len(asked.shards),
         context_length=asked.context_length,
         concurrency=asked.concurrency,
+        layers=tuple(
+            LayerRange(node=s.node_id, start_layer=s.start_layer, end_layer=s.end_layer)
+            for s in shards
+        ),
     )
-    return place(card, wanted, [by_id[shard.node_id] for shard in asked.shards])
 
 
 def _wrong(message: str) -> PlacementImpossible:

@@ -41,13 +41,13 @@ def free_resources(
         node = state.nodes.get(node_id)
         if node is None or not node.online or node.draining:
             continue
-        planned = sum(
-            shard.memory
+        shards = [
+            shard
             for instance in state.instances.values()
             for shard in instance.placement.shards
             if shard.node_id == node_id
-        )
+        ]
         has_weights = sample.card is not None and sample.card.path is not None
-        free = max(sample.budget - planned, 0)
-        found.append(NodeResources(node_id, node.name, node.device, free, has_weights))
+        free = max(sample.budget - sum(shard.memory for shard in shards), 0)
+        found.append(NodeResources(node_id, node.name, node.device, free, has_weights, len(shards)))
     return tuple(found)

@@ -64,13 +64,14 @@ class InstanceMeta(StrEnum):
 
 class Shard(Model):
     """The layers [start_layer, end_layer) of one rank, and the bytes they need on their node:
-    weights, KV cache and working space."""
+    weights, KV cache and working space. Half precision becomes float32 with `cast_float32`."""
 
     rank: int
     node_id: str
     start_layer: int
     end_layer: int
     memory: int
+    cast_float32: bool = False
 
 
 class Placement(Model):
@@ -86,7 +87,6 @@ class Placement(Model):
     context_length: int
     concurrency: int
     kv_tokens: int
-    cast_float32: bool
     shards: tuple[Shard, ...]
     prefill_tps: float | None = None
     decode_tps: float | None = None

@@ -210,7 +210,7 @@ class Worker:
             max_queue=self._options.max_queue,
             kv_tokens=placement.kv_tokens,
             prefix_cache_bytes=self._options.prefix_cache_bytes,
-            cast_float32=placement.cast_float32,
+            cast_float32=shard.cast_float32,
         )
 
     async def _received(self, local: _Local, message: FromRunner) -> None:

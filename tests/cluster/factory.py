@@ -24,15 +24,17 @@ TERM = Term(number=1, master_id="a")
 GIB = 2**30
 
 
-def device(kind: str = "cpu") -> DeviceProfile:
+def device(
+    kind: str = "cpu", flops: float = 1e11, bandwidth: float = 2e10
+) -> DeviceProfile:
     return DeviceProfile.model_validate(
         {
             "kind": kind,
             "name": "test",
             "cores": 2,
             "memory_total": 16 * GIB,
-            "flops": {"float32": 1e11},
-            "memory_bandwidth": 2e10,
+            "flops": {"float32": flops},
+            "memory_bandwidth": bandwidth,
             "os": "Linux",
             "python": "3.11",
             "mlx": "0.32",
@@ -63,7 +65,9 @@ def card(model_id: str = "m", **fields: object) -> ModelCard:
 
 
 def placement(node_id: str = "a", layers: int = 4) -> Placement:
-    shard = Shard(rank=0, node_id=node_id, start_layer=0, end_layer=layers, memory=1000)
+    shard = Shard(
+        rank=0, node_id=node_id, start_layer=0, end_layer=layers, memory=1000, cast_float32=True
+    )
     return Placement(
         model_id="m",
         sharding=Sharding.PIPELINE,
@@ -71,7 +75,6 @@ def placement(node_id: str = "a", layers: int = 4) -> Placement:
         context_length=2048,
         concurrency=4,
         kv_tokens=4096,
-        cast_float32=True,
         shards=(shard,),
     )
 
@@ -110,8 +113,10 @@ def fold(*events: Event, state: ClusterState | None = None) -> ClusterState:
     return state
 
 
-def link(node_id: str, peer_id: str, latency: float = 0.001) -> LinkInfo:
-    return LinkInfo(node_id=node_id, peer_id=peer_id, latency=latency)
+def link(
+    node_id: str, peer_id: str, latency: float = 0.001, bandwidth: float | None = None
+) -> LinkInfo:
+    return LinkInfo(node_id=node_id, peer_id=peer_id, latency=latency, bandwidth=bandwidth)
 
 
 JOINED_B = NodeJoined(node=node("b", "b"))

@@ -2,9 +2,9 @@ import pytest
 
 from exo.cluster.commands import CreateInstance, DeleteInstance, decide
 from exo.cluster.events import InstanceCreated, InstanceDeleted
-from exo.cluster.state import ClusterState, Placement, Shard
+from exo.cluster.state import ClusterState, InstanceMeta, Placement, Shard
 from exo.errors import InstanceNotFound, PlacementImpossible, RequestError
-from tests.cluster.factory import GIB, card, created, fold, placement, resources
+from tests.cluster.factory import GIB, card, created, fold, link, placement, resources
 
 NOW = "2026-01-01T00:00:00+00:00"
 
@@ -65,14 +65,51 @@ def test_a_given_placement_may_not_be_over_memory():
         decide(ClusterState(), create(placement()), [resources(GIB // 100)], NOW)
 
 
-def test_a_split_is_refused_until_it_can_be_computed():
-    halves = (
-        Shard(rank=0, node_id="a", start_layer=0, end_layer=2, memory=0),
-        Shard(rank=1, node_id="b", start_layer=2, end_layer=4, memory=0),
+def halves(*nodes: str) -> Placement:
+    """Two layers for each of two nodes."""
+    shards = tuple(
+        Shard(rank=rank, node_id=node_id, start_layer=2 * rank, end_layer=2 * rank + 2, memory=0)
+        for rank, node_id in enumerate(nodes)
     )
-    asked = placement().model_copy(update={"shards": halves})
-    with pytest.raises(PlacementImpossible, match="one node"):
-        decide(ClusterState(), create(asked), [resources(), resources(node_id="b")], NOW)
+    return placement().model_copy(update={"shards": shards, "instance_meta": InstanceMeta.TCP})
+
+
+def test_a_given_split_is_taken_as_it_is():
+    """Also where another one would be faster."""
+    nodes = [resources(), resources(node_id="b")]
+    (event,) = decide(ClusterState(), create(halves("b", "a")), nodes, NOW)
+    assert isinstance(event, InstanceCreated)
+    made = event.instance.placement
+    assert [(s.node_id, s.start_layer, s.end_layer) for s in made.shards] == [
+        ("b", 0, 2),
+        ("a", 2, 4),
+    ]
+    assert all(shard.memory for shard in made.shards)
+
+
+def test_a_given_split_needs_its_nodes_and_a_place_to_cut():
+    nodes = [resources(), resources(node_id="b")]
+    with pytest.raises(PlacementImpossible, match="no node 'z'"):
+        decide(ClusterState(), create(halves("a", "z")), nodes, NOW)
+    whole = CreateInstance(
+        command_id="c", instance_id="i", card=card(cuts=(1,)), placement=halves("a", "b")
+    )
+    with pytest.raises(PlacementImpossible, match="cannot be cut before layer 2"):
+        decide(ClusterState(), whole, nodes, NOW)
+
+
+def test_the_links_of_the_state_are_used():
+    nodes = [resources(2 * GIB, "metal"), resources(2 * GIB, "metal", "b")]
+    large = CreateInstance(
+        command_id="c", instance_id="i", card=card(storage_size=3 * GIB, dtype="float32")
+    )
+    speeds: list[float] = []
+    for latency in (0.0001, 1.0):
+        state = ClusterState(links={"a/b": link("a", "b", latency)})
+        (event,) = decide(state, large, nodes, NOW)
+        assert isinstance(event, InstanceCreated)
+        speeds.append(event.instance.placement.decode_tps or 0.0)
+    assert speeds[0] > 1 > speeds[1]
 
 
 def test_deleting_needs_the_instance():

@@ -22,16 +22,17 @@ def test_all_layers_go_to_the_node_that_has_the_memory():
 def test_on_a_cpu_half_precision_becomes_float32_if_that_fits():
     half = card(storage_size=3 * GIB)
     roomy, tight = resources(8 * GIB), resources(4 * GIB)
-    assert place(half, Wanted(), [roomy]).cast_float32
-    assert not place(half, Wanted(), [tight]).cast_float32
+    assert place(half, Wanted(), [roomy]).shards[0].cast_float32
+    assert not place(half, Wanted(), [tight]).shards[0].cast_float32
 
 
 def test_on_a_cpu_packed_weights_always_get_float32_scales():
-    assert place(card(**QUANTISED), Wanted(), [resources()]).cast_float32
+    assert place(card(**QUANTISED), Wanted(), [resources()]).shards[0].cast_float32
 
 
 def test_on_a_gpu_nothing_is_cast():
-    assert not place(card(**QUANTISED), Wanted(), [resources(kind="metal")]).cast_float32
+    (shard,) = place(card(**QUANTISED), Wanted(), [resources(kind="metal")]).shards
+    assert not shard.cast_float32
 
 
 def test_a_long_context_is_not_the_default():
@@ -61,7 +62,7 @@ def test_too_little_memory_is_said_with_the_numbers():
     ("wanted", "match"),
     [
         (Wanted(min_nodes=2), "2 nodes are asked for and the cluster has 1"),
-        (Wanted(instance_meta=InstanceMeta.TCP), "on one node"),
+        (Wanted(instance_meta=InstanceMeta.TCP), "two nodes or more, and the cluster has 1"),
         (Wanted(sharding=Sharding.TENSOR), "split by tensors"),
     ],
 )

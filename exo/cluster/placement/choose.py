@@ -1,0 +1,185 @@
+"""Which nodes may take part in a placement, and what is wrong with what is asked."""
+
+from collections.abc import Sequence
+
+from exo.cluster.names import called
+from exo.cluster.placement.plan import Share
+from exo.cluster.placement.wanted import NodeResources, Wanted
+from exo.cluster.state import InstanceMeta, Sharding
+from exo.errors import ModelNotFound, PlacementImpossible
+from exo.models.card import ModelCard
+
+_NODES_HINT = "`exo node list` shows them with their ids."
+
+
+def candidates(
+    card: ModelCard, wanted: Wanted, nodes: Sequence[NodeResources]
+) -> list[NodeResources]:
+    """The nodes that may be used, all of them with the model's weights.
+
+    Raises:
+        PlacementImpossible: there are too few, or what is asked contradicts itself.
+        ModelNotFound: no node has the weights.
+    """
+    if not nodes:
+        raise PlacementImpossible("No node is ready to compute.", hint="`exo status` shows them.")
+    if not any(node.has_weights for node in nodes):
+        raise weights_missing(card)
+    _check_context(card, wanted)
+    _check_numbers(wanted, len(nodes))
+    least = max(wanted.min_nodes, 2 if wanted.instance_meta is InstanceMeta.TCP else 1)
+    if wanted.nodes:
+        asked = [find(nodes, name, "nodes") for name in wanted.nodes]
+        nodes = [node for node in nodes if node in asked]
+        _require(nodes, least, "named")
+        for node in nodes:
+            if not node.has_weights:
+                raise _no_weights(card, node, "nodes")
+    able = [node for node in nodes if node.has_weights]
+    _require(able, least, f"have the weights of {card.model_id}")
+    pieces = len(card.boundaries) - 1
+    if least > pieces:
+        raise PlacementImpossible(
+            f"{least} nodes are asked for; {card.model_id} {_cuttable(card, pieces)}.",
+            param="min_nodes",
+        )
+    return able
+
+
+def manual(card: ModelCard, wanted: Wanted, nodes: Sequence[NodeResources]) -> list[Share]:
+    """The shares that `wanted.layers` asks for.
+
+    Raises:
+        PlacementImpossible: they are no whole model, or a node cannot take part.
+    """
+    covered = [layer for r in wanted.layers for layer in range(r.start_layer, r.end_layer)]
+    empty = any(r.start_layer >= r.end_layer for r in wanted.layers)
+    if empty or covered != list(range(card.n_layers)):
+        raise _layers(
+            f"The layers must be 0 to {card.n_layers - 1}, each once and in order, with one or "
+            "more for each node."
+        )
+    shares = [
+        Share(find(nodes, r.node, "layers"), r.start_layer, r.end_layer) for r in wanted.layers
+    ]
+    ids = [share.node.node_id for share in shares]
+    for share in shares:
+        if ids.count(share.node.node_id) > 1:
+            raise _layers(f"{share.node.name} is given layers twice.")
+        if not share.node.has_weights:
+            raise _no_weights(card, share.node, "layers")
+    for at in (r.start_layer for r in wanted.layers):
+        if at not in card.boundaries:
+            may = ", ".join(map(str, card.boundaries[1:-1]))
+            where = f"before one of the layers {may}" if may else "nowhere"
+            raise _layers(f"{card.model_id} cannot be cut before layer {at}, but {where}.")
+    _check_counts(wanted, len(shares))
+    return shares
+
+
+def find(nodes: Sequence[NodeResources], name: str, param: str) -> NodeResources:
+    """The node that is called so.
+
+    Raises:
+        PlacementImpossible: there is none, or more than one.
+    """
+    found = called(nodes, name)
+    if len(found) == 1:
+        return found[0]
+    what = f"{len(found)} nodes are called '{name}'."
+    if not found:
+        what = f"There is no node '{name}' that takes instances."
+    raise PlacementImpossible(what, hint=_NODES_HINT, param=param)
+
+
+def weights_missing(card: ModelCard) -> ModelNotFound:
+    return ModelNotFound(
+        f"The weights of {card.model_id} are on no node of this cluster.",
+        hint=f"Put the folder of {card.repo} into the models folder (`exo model list` shows it), "
+        "or give a model folder by its path.",
+        param="model",
+    )
+
+
+def no_tensors(card: ModelCard, nodes: int) -> PlacementImpossible:
+    """Why a model is not split inside of its layers."""
+    why = "that takes two nodes or more" if nodes < 2 else "this version splits between layers only"
+    return PlacementImpossible(
+        f"{card.model_id} cannot be split by tensors here: {why}.", param="sharding"
+    )
+
+
+def _check_context(card: ModelCard, wanted: Wanted) -> None:
+    if wanted.context_length is not None and wanted.context_length > card.context_length:
+        raise PlacementImpossible(
+            f"A context of {wanted.context_length} tokens is asked for; {card.model_id} was made "
+            f"for {card.context_length}.",
+            param="context_length",
+        )
+
+
+def _check_numbers(wanted: Wanted, nodes: int) -> None:
+    if wanted.min_nodes > nodes:
+        raise PlacementImpossible(
+            f"{wanted.min_nodes} nodes are asked for and the cluster has {nodes}.",
+            param="min_nodes",
+        )
+    if wanted.max_nodes is not None and wanted.max_nodes < wanted.min_nodes:
+        raise PlacementImpossible(
+            f"At least {wanted.min_nodes} nodes are asked for, and at most {wanted.max_nodes}.",
+            param="max_nodes",
+        )
+    _check_meta(wanted, nodes)
+
+
+def _check_meta(wanted: Wanted, nodes: int) -> None:
+    meta = wanted.instance_meta
+    if meta is InstanceMeta.MLX and wanted.sharding is Sharding.PIPELINE:
+        raise _meta("mlx is for models that are split by tensors; a pipeline's links are tcp.")
+    if meta is InstanceMeta.LOCAL and wanted.min_nodes > 1:
+        raise _meta(f"local is for one node, and {wanted.min_nodes} are asked for.")
+    most = nodes if wanted.max_nodes is None else min(nodes, wanted.max_nodes)
+    if meta is InstanceMeta.TCP and most < 2:
+        why = "1 is allowed" if nodes > 1 else "the cluster has 1"
+        raise _meta(f"tcp links two nodes or more, and {why}.")
+
+
+def _check_counts(wanted: Wanted, shares: int) -> None:
+    """See that what else is asked holds for shares given by hand."""
+    if shares < wanted.min_nodes:
+        raise _layers(f"They are for {shares} nodes, and {wanted.min_nodes} are asked for.")
+    if wanted.max_nodes is not None and shares > wanted.max_nodes:
+        raise _layers(f"They are for {shares} nodes, and at most {wanted.max_nodes} are allowed.")
+    meta = InstanceMeta.LOCAL if shares == 1 else InstanceMeta.TCP
+    if wanted.instance_meta not in {None, meta}:
+        raise _meta(f"{wanted.instance_meta} is asked for; layers on {shares} nodes need {meta}.")
+
+
+def _require(nodes: Sequence[NodeResources], least: int, what: str) -> None:
+    if len(nodes) < least:
+        raise PlacementImpossible(
+            f"{least} nodes are asked for and {len(nodes)} {what}.", param="min_nodes"
+        )
+
+
+def _cuttable(card: ModelCard, pieces: int) -> str:
+    layers = f"has {card.n_layers} {'layer' if card.n_layers == 1 else 'layers'}"
+    if pieces == card.n_layers:
+        return layers
+    return f"{layers}, which can be cut into {pieces} at most"
+
+
+def _no_weights(card: ModelCard, node: NodeResources, param: str) -> PlacementImpossible:
+    return PlacementImpossible(
+        f"The weights of {card.model_id} are not on {node.name}.", param=param
+    )
+
+
+def _layers(message: str) -> PlacementImpossible:
+    return PlacementImpossible(
+        message, hint="Such as a=0-9,b=10-15: both ends belong to the node.", param="layers"
+    )
+
+
+def _meta(message: str) -> PlacementImpossible:
+    return PlacementImpossible(message, param="instance_meta")

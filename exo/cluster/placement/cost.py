@@ -1,0 +1,113 @@
+"""The seconds that a share of the layers and a hop between two nodes take: pure.
+
+A layer takes as long as its weights take to be read, or as long as its two operations per weight
+and token take to be computed, whichever is more. A hop takes half a round trip, the bytes of the
+activations, and what the sockets cost. A node that computes for other instances as well shares
+its speed with them.
+"""
+
+from collections.abc import Iterable
+from math import inf
+from typing import NamedTuple
+
+from exo.cluster.placement.memory import Sizes
+from exo.cluster.placement.wanted import NodeResources
+from exo.cluster.state import LinkInfo
+from exo.models.card import ModelCard
+
+# Of a device that is not measured yet: an old laptop.
+_BANDWIDTH = 1e10
+_FLOPS = 5e10
+# The part of the memory bandwidth that MLX's CPU kernels reach in half precision: 0.38 was measured
+# of bfloat16, 0.19 of float16.
+_HALF_ON_CPU = 0.3
+# Of a link that is not measured yet: a round trip in seconds, bytes/s.
+_LATENCY = 1e-3
+_LINK_BANDWIDTH = 1e8
+# Seconds to encrypt, send, wake up and decrypt.
+_SOCKETS = 1e-4
+
+
+class Speed(NamedTuple):
+    """Bytes/s read and FLOP/s, of which a shard that is placed now gets its share."""
+
+    bandwidth: float
+    flops: float
+
+
+def speed(node: NodeResources, card: ModelCard, *, cast: bool) -> Speed:
+    bandwidth, flops = _BANDWIDTH, 0.0
+    if node.device is not None:
+        measured = node.device.flops
+        bandwidth = node.device.memory_bandwidth
+        dtype = "float32" if cast else card.dtype
+        flops = measured.get(dtype) or max(measured.values(), default=0.0)
+    if node.on_cpu and not cast and card.dtype != "float32":
+        bandwidth *= _HALF_ON_CPU
+    sharing = 1 + node.shards
+    return Speed(bandwidth / sharing, (flops or _FLOPS) / sharing)
+
+
+class Steps:
+    """How long nodes compute on the layers of a model."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        card, parts = sizes.card, sizes.card.parts
+        bits = (
+            card.quantization.bits if card.quantization else 32 if card.dtype == "float32" else 16
+        )
+        head = parts.head.total + (parts.embedding.total if parts.tied else 0)
+        self._sizes = sizes
+        self._alike = len(set(parts.layers)) == 1
+        self._flop = [2 * part.total * 8 / bits for part in parts.layers]
+        self._head_flop = 2 * head * 8 / bits
+
+    def seconds(
+        self, node: NodeResources, *, cast: bool, rows: int = 1
+    ) -> tuple[list[float], float]:
+        """Seconds of a step with so many rows: of each layer, and of the head."""
+        pace, sizes = speed(node, self._sizes.card, cast=cast), self._sizes
+
+        def took(size: int, flop: float) -> float:
+            return max(size / pace.bandwidth, rows * flop / pace.flops)
+
+        n = 1 if self._alike else sizes.n_layers
+        layers = [took(sizes.layer(i, cast=cast), self._flop[i]) for i in range(n)]
+        head = took(sizes.head(cast=cast), self._head_flop)
+        return (layers * sizes.n_layers if self._alike else layers), head
+
+    def prefill_seconds(self, node: NodeResources, start: int, end: int, *, cast: bool) -> float:
+        """Seconds for one token of a long prompt, which is computed in large chunks."""
+        return sum(self._flop[start:end]) / speed(node, self._sizes.card, cast=cast).flops
+
+
+class Links:
+    """The links between the nodes, each as slow as its slower direction."""
+
+    def __init__(self, links: Iterable[LinkInfo], card: ModelCard) -> None:
+        self._known: dict[tuple[str, str], LinkInfo] = {(x.node_id, x.peer_id): x for x in links}
+        half = 4 if card.dtype == "float32" else 2
+        # What a CPU sends is float32, as far as it computes in that.
+        self._size = {False: card.hidden_size * half, True: card.hidden_size * 4}
+
+    def between(self, sender: NodeResources, receiver: NodeResources) -> tuple[float, float]:
+        """Seconds until the activations of one token are there, and until a token's id is."""
+        one = self._known.get((sender.node_id, receiver.node_id))
+        other = self._known.get((receiver.node_id, sender.node_id))
+        if one is None or other is None:
+            latency, bandwidth = _LATENCY, None
+            if link := one or other:
+                latency, bandwidth = link.latency, link.bandwidth
+        else:
+            latency = max(one.latency, other.latency)
+            bandwidth = min(one.bandwidth or inf, other.bandwidth or inf)
+        token = latency / 2 + _SOCKETS
+        if not bandwidth or bandwidth == inf:
+            bandwidth = _LINK_BANDWIDTH
+        size = self._size[sender.on_cpu]
+        return token + size / bandwidth, token
+
+    def transfer(self, sender: NodeResources, receiver: NodeResources) -> float:
+        """Seconds for which the activations of one token take up the link."""
+        hop, token = self.between(sender, receiver)
+        return hop - token

@@ -1,0 +1,83 @@
+"""The bytes that a share of a model's layers needs: pure.
+
+    weights (as they are in memory, so after a cast to float32) + KV cache + working space
+
+The first share has the embedding, the last one the norm and the head. Half precision doubles when
+it becomes float32; packed weights stay as they are.
+"""
+
+from itertools import accumulate
+from typing import NamedTuple
+
+from exo.models.card import ModelCard
+from exo.models.weights import Part
+
+_WORKING_BYTES = 64 * 1024 * 1024
+
+
+class Need(NamedTuple):
+    """Bytes: `per_token` of keys and values."""
+
+    weights: int
+    working: int
+    per_token: int
+
+    def bytes(self, tokens: int) -> int:
+        return self.weights + self.working + tokens * self.per_token
+
+
+class Sizes:
+    """The memory of every share [start, end) of a model, for so many rows in one step."""
+
+    def __init__(self, card: ModelCard, rows: int) -> None:
+        parts = card.parts
+        self.card = card
+        self.n_layers = card.n_layers
+        self._layers = tuple(
+            [0, *accumulate(_loaded(part, card, cast=cast) for part in parts.layers)]
+            for cast in (False, True)
+        )
+        self._embedding, self._head, self._shared = (
+            tuple(_loaded(part, card, cast=cast) for cast in (False, True))
+            for part in (parts.embedding, parts.head, parts.shared)
+        )
+        self._tied = parts.tied
+        # Activations and logits of one step, in float32, with their temporary copies.
+        self._working = _WORKING_BYTES + 3 * 4 * rows * card.hidden_size
+        self._logits = 3 * 4 * rows * card.vocab_size
+
+    def need(self, start: int, end: int, *, cast: bool) -> Need:
+        last = end == self.n_layers
+        weights = self._layers[cast][end] - self._layers[cast][start] + self._shared[cast]
+        if start == 0 or (last and self._tied):
+            weights += self._embedding[cast]
+        if last:
+            weights += self._head[cast]
+        working = self._working + (self._logits if last else 0)
+        element = 4 if cast or self.card.dtype == "float32" else 2
+        per_layer = self.card.kv_bytes_per_token(element) // self.n_layers
+        return Need(weights, working, per_layer * (end - start))
+
+    def layer(self, index: int, *, cast: bool) -> int:
+        """Bytes of one layer in memory."""
+        return self._layers[cast][index + 1] - self._layers[cast][index]
+
+    def head(self, *, cast: bool) -> int:
+        """Bytes that are read to make logits."""
+        return self._head[cast] + (self._embedding[cast] if self._tied else 0)
+
+
+def casts(card: ModelCard, *, on_cpu: bool) -> tuple[bool, ...]:
+    """Whether a node casts to float32, the better way first.
+
+    Half precision accumulates badly and slowly in MLX's CPU kernels; packed weights are only exact
+    with float32 scales there, whatever that costs.
+    """
+    if not on_cpu:
+        return (False,)
+    return (True,) if card.quantization is not None else (True, False)
+
+
+def _loaded(part: Part, card: ModelCard, *, cast: bool) -> int:
+    loose = part.total - part.packed
+    return part.packed + (loose * 2 if cast and card.dtype != "float32" else loose)
