@@ -1,13 +1,15 @@
 """`exo instance …`: models that are placed and served."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from exo.cli.client import Client, JsonObject, connect, model_argument, path_segment
-from exo.cli.follow import layers, require_ready, wait
+from exo.cli.follow import layers as layers_done
+from exo.cli.follow import require_ready, wait
+from exo.cli.node import labels, layers_text
 from exo.cli.output import JsonOption, bytes_text, count_text, fields, out, rate_text, table
 from exo.errors import InstanceNotFound, RequestError
 
@@ -24,21 +26,47 @@ class Sharding(StrEnum):
     tensor = "tensor"
 
 
+class Objective(StrEnum):
+    """What a placement is best at."""
+
+    latency = "latency"
+    throughput = "throughput"
+
+
+ObjectiveOption = Annotated[
+    Objective | None, typer.Option(help="Fast answers one by one, or many at a time.")
+]
+ContextOption = Annotated[
+    int | None,
+    typer.Option("--context", min=1, help="Longest prompt and answer together, in tokens."),
+]
+ConcurrencyOption = Annotated[
+    int | None, typer.Option(min=1, help="Requests computed at the same time.")
+]
+# A table of 64 nodes must still be read.
+_NAMED = 6
+
+
 @app.command()
-def create(
+def create(  # noqa: PLR0913, PLR0917  one for each flag
     model: ModelArgument,
     min_nodes: Annotated[
         int | None, typer.Option(min=1, help="Fewest nodes to split the model over.")
     ] = None,
+    max_nodes: Annotated[
+        int | None, typer.Option(min=1, help="Most nodes to split the model over.")
+    ] = None,
+    nodes: Annotated[str | None, typer.Option(metavar="A,B", help="Use these nodes only.")] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(metavar="A=0-9,B=10-15", help="Give these layers to these nodes, in order."),
+    ] = None,
+    objective: ObjectiveOption = None,
     sharding: Annotated[
         Sharding | None, typer.Option(help="Split by layers or inside of them.")
     ] = None,
-    context: Annotated[
-        int | None, typer.Option(min=1, help="Longest prompt and answer together, in tokens.")
-    ] = None,
-    concurrency: Annotated[
-        int | None, typer.Option(min=1, help="Requests computed at the same time.")
-    ] = None,
+    context: ContextOption = None,
+    concurrency: ConcurrencyOption = None,
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Return before the instance is ready.")
     ] = False,
@@ -48,6 +76,10 @@ def create(
     wanted = {
         "model_id": model_argument(model),
         "min_nodes": min_nodes,
+        "max_nodes": max_nodes,
+        "nodes": nodes,
+        "layers": layers,
+        "objective": objective.value if objective else None,
         "sharding": sharding.value if sharding else None,
         "context_length": context,
         "concurrency": concurrency,
@@ -57,8 +89,8 @@ def create(
         instance = api.post("/instance", body)
         if not no_wait:
             instance = _wait(api, instance)
-    if out.json or instance["status"] != "failed":
-        out.result(instance, lambda: details(instance))
+        if out.json or instance["status"] != "failed":
+            out.result(instance, lambda: details(instance, _node_names(api)))
     require_ready(instance)
 
 
@@ -75,19 +107,39 @@ def show(instance_id: IdArgument, _json: JsonOption = False) -> None:
     """Show an instance and its shards."""
     with connect() as api:
         instance = api.get(f"/instance/{path_segment(find_id(api, instance_id))}")
-    out.result(instance, lambda: details(instance))
+        out.result(instance, lambda: details(instance, _node_names(api)))
 
 
 @app.command()
-def preview(model: ModelArgument, _json: JsonOption = False) -> None:
-    """Show how a model could be placed."""
+def preview(
+    model: ModelArgument,
+    objective: ObjectiveOption = None,
+    context: ContextOption = None,
+    concurrency: ConcurrencyOption = None,
+    _json: JsonOption = False,
+) -> None:
+    """Show how a model could be placed.
+
+    There is a row for each number of nodes that is worth a look, with the best placement on so
+    many and the speeds that are predicted for one request, or with what stands in the way.
+    """
+    asked = {
+        "model_id": model_argument(model),
+        "objective": objective.value if objective else None,
+        "context_length": context,
+        "concurrency": concurrency,
+    }
+    given = {name: str(value) for name, value in asked.items() if value is not None}
+    columns = ["nodes", "sharding", "meta", "layers and memory", "prefill", "decode", "problem"]
     with connect() as api:
-        previews = api.get_list("/instance/previews", model_id=model_argument(model))
-    columns = ["sharding", "meta", "min nodes", "nodes", "memory", "prefill", "decode", "problem"]
-    out.result(
-        previews,
-        lambda: table(columns, map(_preview_row, previews), empty="There is no way to place it."),
-    )
+        previews = api.get_list("/instance/previews", **given)
+
+        def text() -> str:
+            names = _node_names(api)
+            rows = (_preview_row(one, names) for one in previews)
+            return table(columns, rows, empty="There is no way to place it.")
+
+        out.result(previews, text)
 
 
 @app.command()
@@ -156,8 +208,8 @@ def overview(instances: Sequence[JsonObject]) -> str:
     return table(columns, rows, empty="There are no instances.")
 
 
-def details(instance: JsonObject) -> str:
-    """Everything about one instance."""
+def details(instance: JsonObject, names: Mapping[str, str]) -> str:
+    """Everything about one instance; `names` are what to call the nodes, by id."""
     facts = fields(
         [
             ("Instance", instance["instance_id"]),
@@ -173,14 +225,14 @@ def details(instance: JsonObject) -> str:
     rows = (
         (
             shard["rank"],
-            f"{shard['start_layer']}-{shard['end_layer'] - 1}",
+            names.get(shard["node_id"], shard["node_id"]),
+            layers_text(shard),
             bytes_text(shard["memory"]),
             *_runner(shard["runner"]),
-            shard["node_id"],
         )
         for shard in instance["shards"]
     )
-    columns = ["rank", "layers", "memory", "runner", "pid", "restarts", "node"]
+    columns = ["rank", "node", "layers", "memory", "runner", "pid", "restarts"]
     return f"{facts}\n\n{table(columns, rows, empty='It has no shards.')}"
 
 
@@ -208,7 +260,7 @@ def _names(api: Client, model: str) -> set[str]:
 def _status(instance: JsonObject) -> str:
     if instance["status"] != "loading":
         return instance["status"]
-    done, total = layers(instance)
+    done, total = layers_done(instance)
     return f"loading {done}/{total}"
 
 
@@ -219,15 +271,24 @@ def _runner(runner: JsonObject | None) -> tuple[object, object, object]:
     return f"{runner['status']}{error}", runner["pid"], runner["restarts"]
 
 
-def _preview_row(preview: JsonObject) -> Sequence[object]:
+def _node_names(api: Client) -> dict[str, str]:
+    return labels(api.get("/state")["topology"]["nodes"])
+
+
+def _preview_row(preview: JsonObject, names: Mapping[str, str]) -> Sequence[object]:
     placement: JsonObject = preview["instance"] or {}
-    memory: dict[str, int] = placement.get("memory_by_node") or {}
+    shards: list[JsonObject] = placement.get("shards") or []
+    placed = [
+        f"{names.get(shard['node_id'], shard['node_id'])} {layers_text(shard)} "
+        f"({bytes_text(shard['memory'])})"
+        for shard in shards[:_NAMED]
+    ]
+    more = [f"and {len(shards) - _NAMED} more"] if len(shards) > _NAMED else []
     return (
+        len(shards) or preview["min_nodes"],
         preview["sharding"],
         preview["instance_meta"],
-        preview["min_nodes"],
-        len(memory) or None,
-        bytes_text(sum(memory.values())) if memory else None,
+        ", ".join(placed + more),
         rate_text(placement.get("prefill_tps")),
         rate_text(placement.get("decode_tps")),
         preview["error"],

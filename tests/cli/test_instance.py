@@ -1,11 +1,12 @@
 """`exo instance`: create with its progress, and what is done with ids."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from .conftest import Exo
-from .fake_api import NODE_ID, FakeApi, instance, loading
+from .fake_api import NODE_ID, OTHER_ID, FakeApi, instance, loading, node
 
 DETAILS = (
     "Instance     new-instance\n"
@@ -16,8 +17,8 @@ DETAILS = (
     "Concurrency  4\n"
     "Created      2026-11-23T10:00:00Z\n"
     "\n"
-    "RANK  LAYERS  MEMORY   RUNNER   PID  RESTARTS  NODE\n"
-    f"0     0-5     5.0 MiB  loading  42   0         {NODE_ID}\n"
+    "RANK  NODE  LAYERS  MEMORY   RUNNER   PID  RESTARTS\n"
+    "0     box   0-5     5.0 MiB  loading  42   0\n"
 )
 
 
@@ -42,6 +43,7 @@ def test_create_fetches_once_per_event(exo: Exo, api: FakeApi) -> None:
         ("GET", "/instance/new-instance"),
         ("GET", "/events?follow=true&since=7"),
         *[("GET", "/instance/new-instance")] * len(api.steps),
+        ("GET", "/state"),
     ]
 
 
@@ -54,6 +56,8 @@ def test_create_prints_the_instance_as_json(exo: Exo, api: FakeApi) -> None:
 
 def test_create_sends_what_is_asked(exo: Exo, api: FakeApi) -> None:
     words = ["--min-nodes", "2", "--sharding", "tensor", "--context", "512", "--concurrency", "3"]
+    words += ["--max-nodes", "4", "--nodes", "a,b", "--layers", "a=0-9,b=10-15"]
+    words += ["--objective", "throughput"]
 
     exo("instance", "create", "exo-demo", *words)
 
@@ -62,6 +66,10 @@ def test_create_sends_what_is_asked(exo: Exo, api: FakeApi) -> None:
             "instance": {
                 "model_id": "exo-demo",
                 "min_nodes": 2,
+                "max_nodes": 4,
+                "nodes": "a,b",
+                "layers": "a=0-9,b=10-15",
+                "objective": "throughput",
                 "sharding": "tensor",
                 "context_length": 512,
                 "concurrency": 3,
@@ -162,7 +170,24 @@ def test_show_tells_what_is_wrong(exo: Exo, api: FakeApi) -> None:
     out = exo("instance", "show", "i1").out
 
     assert "Reason       It broke.\n" in out
-    assert "failed (segfault)  42   3 " in out
+    assert "failed (segfault)  42   3\n" in out
+
+
+def test_show_has_a_line_for_every_shard_with_the_name_of_its_node(exo: Exo, api: FakeApi) -> None:
+    split = instance("i1")
+    [first] = split["shards"]
+    second = {**first, "rank": 1, "node_id": OTHER_ID, "start_layer": 4, "runner": None}
+    lost = {**first, "rank": 2, "node_id": "12D3KooWGone", "start_layer": 5, "runner": None}
+    split["shards"] = [{**first, "end_layer": 4}, {**second, "end_layer": 5}, lost]
+    api.instances["i1"] = split
+    api.nodes.append(node(OTHER_ID, "mac"))
+
+    assert exo("instance", "show", "i1").out.endswith(
+        "RANK  NODE          LAYERS  MEMORY   RUNNER  PID  RESTARTS\n"
+        "0     box           0-3     5.0 MiB  ready   42   0\n"
+        "1     mac           4-4     5.0 MiB  -       -    -\n"
+        "2     12D3KooWGone  5-5     5.0 MiB  -       -    -\n"
+    )
 
 
 @pytest.mark.parametrize("command", ["show", "delete"])
@@ -194,22 +219,59 @@ def test_delete(exo: Exo, api: FakeApi) -> None:
     assert api.instances == {}
 
 
-def test_preview(exo: Exo, api: FakeApi) -> None:
-    placement = {
-        "memory_by_node": {NODE_ID: 2 * 1024**3},
-        "prefill_tps": 1000.0,
-        "decode_tps": None,
+def preview(count: int, shards: list[tuple[str, int, int]], **fields: Any) -> dict[str, Any]:
+    """A row of `/instance/previews`; each shard has 1 GiB."""
+    placed = [
+        {"node_id": node_id, "start_layer": start, "end_layer": end, "memory": 1024**3}
+        for node_id, start, end in shards
+    ]
+    placement = {"shards": placed, "prefill_tps": 1000.0, "decode_tps": None}
+    return {
+        "model_id": "exo-demo",
+        "instance_meta": "tcp" if count > 1 else "local",
+        "memory_delta_by_node": None,
+        "sharding": "pipeline",
+        "min_nodes": count,
+        "instance": placement if shards else None,
+        "error": None if shards else "It is too large.",
+        **fields,
     }
-    head = {"model_id": "exo-demo", "instance_meta": "local", "memory_delta_by_node": None}
+
+
+def test_preview(exo: Exo, api: FakeApi) -> None:
+    api.nodes.append(node(OTHER_ID, "mac"))
     api.previews = [
-        {**head, "sharding": "pipeline", "min_nodes": 1, "instance": placement, "error": None},
-        {**head, "sharding": "tensor", "min_nodes": 2, "instance": None, "error": "Too few nodes."},
+        preview(1, []),
+        preview(2, [(OTHER_ID, 0, 4), (NODE_ID, 4, 6)]),
+        preview(2, [], sharding="tensor", instance_meta="mlx", error="Not yet."),
     ]
 
     assert exo("instance", "preview", "exo-demo").out == (
-        "SHARDING  META   MIN NODES  NODES  MEMORY   PREFILL       DECODE  PROBLEM\n"
-        "pipeline  local  1          1      2.0 GiB  1000.0 tok/s  -       -\n"
-        "tensor    local  2          -      -        -             -       Too few nodes.\n"
+        "NODES  SHARDING  META   LAYERS AND MEMORY                     PREFILL       DECODE  "
+        "PROBLEM\n"
+        "1      pipeline  local  -                                     -             -       "
+        "It is too large.\n"
+        "2      pipeline  tcp    mac 0-3 (1.0 GiB), box 4-5 (1.0 GiB)  1000.0 tok/s  -       -\n"
+        "2      tensor    mlx    -                                     -             -       "
+        "Not yet.\n"
     )
     assert exo("instance", "preview", "exo-demo", "--json").json() == api.previews
     assert ("GET", "/instance/previews?model_id=exo-demo") in api.calls
+
+
+def test_preview_asks_for_what_is_said(exo: Exo, api: FakeApi) -> None:
+    words = ["--objective", "throughput", "--context", "512", "--concurrency", "3"]
+
+    exo("instance", "preview", "exo-demo", *words)
+
+    asked = "model_id=exo-demo&objective=throughput&context_length=512&concurrency=3"
+    assert ("GET", f"/instance/previews?{asked}") in api.calls
+
+
+def test_a_preview_over_many_nodes_names_some(exo: Exo, api: FakeApi) -> None:
+    api.previews = [preview(64, [(f"n{i}", i, i + 1) for i in range(64)])]
+
+    out = exo("instance", "preview", "exo-demo").out
+
+    assert "n5 5-5 (1.0 GiB), and 58 more" in out
+    assert "n6" not in out

@@ -29,10 +29,9 @@ def best_split(problem: Problem, order: Sequence[int], limit: float = INFINITE) 
     stages = [problem.stages[node] for node in order]
     row = entry = begin(problem)
     entries: list[Row] = []
-    for place, stage in enumerate(stages):
+    spans = _spans(problem, stages)
+    for place, (stage, span) in enumerate(zip(stages, spans, strict=True)):
         entries.append(entry)
-        # Every node gets a piece, those before this one and those after it.
-        span = slice(place + 1, problem.pieces - len(stages) + place + 2)
         row = extend(stage, entry, span, limit)
         if place + 1 < len(stages):
             hop = problem.hop[order[place]][order[place + 1]]
@@ -63,6 +62,19 @@ def balanced(problem: Problem, order: Sequence[int], slack: float) -> Split | No
         else:
             best = found
     return best
+
+
+def _spans(problem: Problem, stages: Sequence[Stage]) -> list[slice]:
+    """The boundaries at which each node's share may end: those that it and the nodes before it can
+    reach, with a piece for each, and that leave what the nodes after it can hold."""
+    pieces, before, after = problem.pieces, 0, sum(stage.room for stage in stages)
+    spans: list[slice] = []
+    for place, stage in enumerate(stages, 1):
+        before += stage.room
+        after -= stage.room
+        last = min(before, pieces - len(stages) + place)
+        spans.append(slice(max(place, pieces - after), last + 1))
+    return spans
 
 
 def begin(problem: Problem) -> Row:
