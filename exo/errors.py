@@ -32,7 +32,8 @@
     │           └── PeerRefused     another cluster, another secret, another protocol
     ├── NotImplementedYet           (501)
     └── EngineError                 the runner failed (500)
-        └── RunnerDied
+        ├── RunnerDied
+        └── RingError               a neighbour in the ring is lost or sends nonsense (503)
 
 Each class says once what it means outside of Python: the HTTP `status`, OpenAI's error `type` and
 `code`, and the `exit_code` of the command line. The message says what happened; `hint` says what
@@ -236,6 +237,12 @@ class EngineError(ExoError):
 
 class RunnerDied(EngineError):
     code = "runner_died"
+
+
+class RingError(EngineError):
+    status = 503
+    type = "service_unavailable_error"
+    code = "ring_broken"
 
 
 def to_wire(error: ExoError) -> dict[str, Any]:

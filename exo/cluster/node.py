@@ -37,6 +37,7 @@ from exo.inference.types import GenerateRequest
 from exo.models.card import ModelCard
 from exo.models.registry import Registry
 from exo.p2p.network import Body, LinkMeasure, Network
+from exo.p2p.reach import hosts
 from exo.p2p.term import Term
 
 # Seconds that another node gets to say what it could do for a model.
@@ -64,7 +65,7 @@ class Node:
         self._stop = stop
         self._local = LocalNode(options, registry)
         self._replica = Replica(event_log, self._on_state)
-        self.worker = Worker(worker, self._report, self._local.locate)
+        self.worker = Worker(worker, self._report, self._local.locate, self._hosts)
         self._generations = Generations(network, self._replica, self.worker)
         self._roles = Roles(network, self._replica, self._offer, self._samples)
         self._reports: set[asyncio.Task[None]] = set()
@@ -235,6 +236,13 @@ class Node:
 
     async def _report(self, runner: Runner) -> None:
         await self._roles.report(Report(node_id=self.options.node_id, runner=runner))
+
+    def _hosts(self, node_id: str) -> Sequence[str]:
+        """Where another node's runners can be reached: at its addresses, as its peers know them."""
+        if node_id == self.options.node_id:
+            return ("127.0.0.1",)
+        member = self.network.members.get(node_id)
+        return hosts(member.addresses) if member else ()
 
     def _links_measured(self, measures: Sequence[LinkMeasure]) -> None:
         me = self.options.node_id

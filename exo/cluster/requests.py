@@ -80,6 +80,12 @@ class OpenRequests:
         for request_id in list(self._queues):
             self._put(request_id, error)
 
+    def abandon(self, error: ExoError) -> None:
+        """Tell every open request that its runner does not answer, and the runner to forget it."""
+        for request_id in list(self._queues):
+            self._put(request_id, error)
+            self._send(Cancel(request_id=request_id))
+
     def _put(self, request_id: str, output: Output | ExoError) -> None:
         if queue := self._queues.get(request_id):
             queue.put_nowait(output)

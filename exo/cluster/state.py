@@ -106,11 +106,23 @@ class Instance(Model):
 
 
 class RunnerStatus(StrEnum):
+    """A runner of several is `connecting` while it waits for the others of its ring."""
+
     STARTING = "starting"
+    CONNECTING = "connecting"
     LOADING = "loading"
     WARMING = "warming"
     READY = "ready"
     FAILED = "failed"
+
+
+class RingEnd(Model):
+    """Where a runner takes the link of the rank before: its port, the certificate (PEM) that it
+    shows there, and what all ranks must have in common."""
+
+    port: int
+    certificate: str
+    facts: dict[str, str]
 
 
 class Runner(Model):
@@ -127,6 +139,7 @@ class Runner(Model):
     pid: int | None = None
     error: str | None = None
     restarts: int = 0
+    ring: RingEnd | None = None
 
 
 class Outcome(Model):
@@ -168,7 +181,7 @@ class ClusterState(Model):
         found = {RunnerStatus.STARTING if runner is None else runner.status for runner in runners}
         if RunnerStatus.FAILED in found:
             return "failed"
-        if found & {RunnerStatus.STARTING, RunnerStatus.LOADING}:
+        if found & {RunnerStatus.STARTING, RunnerStatus.CONNECTING, RunnerStatus.LOADING}:
             return "loading"
         return "warming" if RunnerStatus.WARMING in found else "ready"
 

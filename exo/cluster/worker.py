@@ -12,10 +12,36 @@ from pathlib import Path
 
 from exo.cluster.plan import STEADY_SECONDS, Slot, StartRunner, StopRunner, WakeAt, plan
 from exo.cluster.requests import OpenRequests, Output
-from exo.cluster.state import ClusterState, Instance, Runner, RunnerStatus, Shard, runner_key
-from exo.errors import EngineError, ExoError, ModelInvalid, ModelNotFound, Unavailable
-from exo.inference.messages import Failed, FromRunner, Load, Progress, Ready
-from exo.inference.runner.process import RunnerProcess
+from exo.cluster.rings import Hosts, ring_of
+from exo.cluster.state import (
+    ClusterState,
+    Instance,
+    RingEnd,
+    Runner,
+    RunnerStatus,
+    Shard,
+    runner_key,
+)
+from exo.errors import (
+    EngineError,
+    ExoError,
+    ModelInvalid,
+    ModelNotFound,
+    RingError,
+    RunnerDied,
+    Unavailable,
+)
+from exo.inference.messages import (
+    Connect,
+    Failed,
+    FromRunner,
+    Listening,
+    Load,
+    Progress,
+    Ready,
+    RingLost,
+)
+from exo.inference.runner.process import QUIET_SECONDS, Quiet, RunnerProcess
 from exo.inference.types import GenerateRequest
 from exo.models.card import ModelCard
 
@@ -35,11 +61,13 @@ class WorkerOptions:
     spare_runners: int
     prefix_cache_bytes: int
     max_queue: int
+    ring_host: str = "127.0.0.1"
 
 
 @dataclass
 class _Local:
-    """A shard of this node: its slot in the plan, its process and its open requests."""
+    """A shard of this node: its slot in the plan, its process and its open requests; `epoch` is
+    that of the ring that the process was told to form."""
 
     slot: Slot = field(default_factory=lambda: Slot(alive=False))
     process: RunnerProcess | None = None
@@ -47,15 +75,20 @@ class _Local:
     runner: Runner | None = None
     ready_at: float | None = None
     failure: ExoError | None = None
+    epoch: str | None = None
+    quiet: bool = False
     task: asyncio.Task[None] | None = None
 
 
 class Worker:
     """Keeps this node's runners as the state wants them."""
 
-    def __init__(self, options: WorkerOptions, report: Report, locate: Locate) -> None:
+    def __init__(
+        self, options: WorkerOptions, report: Report, locate: Locate, hosts: Hosts
+    ) -> None:
         self._options = options
         self._locate = locate
+        self._hosts = hosts
         self._report = report
         self._locals: dict[str, _Local] = {}
         self._state = ClusterState()
@@ -83,8 +116,28 @@ class Worker:
                     self._stop(key)
                 case WakeAt(time=time):
                     wakes.append(time)
+        self._form_rings()
         if wakes:
             self._timer = loop.call_at(min(wakes), lambda: self.reconcile(self._state))
+
+    def _form_rings(self) -> None:
+        """Tell runners of several who is next to them, when that is known or has changed."""
+        for instance in self._state.instances.values():
+            for shard in instance.placement.shards:
+                local = self._locals.get(runner_key(instance.instance_id, shard.rank))
+                if local is None or local.runner is None or local.runner.ring is None:
+                    continue
+                try:
+                    ring = ring_of(self._state, instance, shard.rank, self._hosts)
+                except RingError as error:
+                    if local.runner.error != str(error):
+                        self._spawn(self._tell(local, status=RunnerStatus.FAILED, error=str(error)))
+                    continue
+                if ring is not None and ring.epoch != local.epoch and local.process:
+                    local.epoch = ring.epoch
+                    local.process.send(Connect(ring=ring))
+                    if local.runner.status is RunnerStatus.FAILED:
+                        self._spawn(self._tell(local, status=RunnerStatus.CONNECTING, error=None))
 
     @property
     def runners(self) -> tuple[Runner, ...]:
@@ -103,7 +156,7 @@ class Worker:
             Unavailable: its runner is not ready.
         """
         local = self._locals.get(runner_key(instance.instance_id, 0))
-        if local is None or local.requests is None or local.ready_at is None:
+        if local is None or local.requests is None or local.ready_at is None or local.quiet:
             raise Unavailable(
                 f"{instance.card.model_id} is not ready.", hint="Try again shortly.", retry_after=1
             )
@@ -161,7 +214,7 @@ class Worker:
 
     async def _supervise(self, key: str, local: _Local, instance: Instance, shard: Shard) -> None:
         """One life of one runner, from start to end."""
-        local.ready_at, local.failure = None, None
+        local.ready_at, local.failure, local.epoch, local.quiet = None, None, None, False
         local.runner = Runner(
             runner_id=uuid.uuid4().hex,
             instance_id=instance.instance_id,
@@ -183,7 +236,7 @@ class Worker:
         await self._tell(local, pid=process.pid)
         process.send(self._load_message(instance, shard, path))
         async for message in process.messages():
-            await self._received(local, message)
+            await self._heard(local, message)
         died = await process.wait()
         await self._ended(key, local, local.failure or died)
 
@@ -201,6 +254,9 @@ class Worker:
 
     def _load_message(self, instance: Instance, shard: Shard, path: Path) -> Load:
         placement = instance.placement
+        layers = shard.end_layer - shard.start_layer
+        element = 4 if shard.cast_float32 or instance.card.dtype == "float32" else 2
+        per_token = instance.card.kv_bytes_per_token(element) * layers // instance.card.n_layers
         return Load(
             path=path,
             start_layer=shard.start_layer,
@@ -209,9 +265,28 @@ class Worker:
             max_concurrency=placement.concurrency,
             max_queue=self._options.max_queue,
             kv_tokens=placement.kv_tokens,
+            kv_bytes_per_token=max(1, per_token),
             prefix_cache_bytes=self._options.prefix_cache_bytes,
             cast_float32=shard.cast_float32,
+            rank=shard.rank,
+            size=len(placement.shards),
+            ring_host=self._options.ring_host,
+            plan=" ".join(f"{s.start_layer}-{s.end_layer}" for s in placement.shards),
         )
+
+    async def _heard(self, local: _Local, message: FromRunner | Quiet) -> None:
+        """A runner that is quiet takes no requests; what it has left off, it goes on with."""
+        if isinstance(message, Quiet):
+            if local.ready_at is None:
+                return
+            local.quiet = True
+            reason = f"The runner has not answered for {QUIET_SECONDS} s."
+            log.warning(reason)
+            if local.requests:
+                local.requests.abandon(RunnerDied(reason, hint="Try again.", retry_after=2))
+            return
+        local.quiet = False
+        await self._received(local, message)
 
     async def _received(self, local: _Local, message: FromRunner) -> None:
         match message:
@@ -221,6 +296,15 @@ class Worker:
                 # The log is no place for every layer of a large model.
                 if done % max(1, total // 10) == 0 or done == total:
                     await self._tell(local, status=RunnerStatus.LOADING, done=done, total=total)
+            case Listening():
+                ring = RingEnd(
+                    port=message.port, certificate=message.certificate, facts=message.facts
+                )
+                await self._tell(local, status=RunnerStatus.CONNECTING, ring=ring)
+                self._form_rings()
+            case RingLost(reason=reason):
+                local.ready_at = None
+                await self._tell(local, status=RunnerStatus.CONNECTING, error=reason)
             case Ready(memory=memory):
                 local.ready_at = asyncio.get_running_loop().time()
                 await self._tell(local, status=RunnerStatus.READY, memory=memory, error=None)
@@ -244,7 +328,9 @@ class Worker:
             failures = 1 if steady else local.slot.failures + 1
             local.slot = Slot(False, failures, now, permanent)
             status = RunnerStatus.FAILED if permanent else RunnerStatus.STARTING
-            await self._tell(local, status=status, pid=None, error=str(error), restarts=failures)
+            await self._tell(
+                local, status=status, pid=None, ring=None, error=str(error), restarts=failures
+            )
         if local.requests is requests:  # Its successor may have begun already.
             local.requests, local.ready_at = None, None
         if requests:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from exo.inference.messages import Load
+from exo.inference.ring.events import Ring
+from exo.inference.ring.frames import Frame
 from exo.inference.types import FinishReason, Sampling
 
 OnProgress = Callable[[int, int], None]
@@ -31,7 +33,8 @@ class SequenceSpec:
 class Sampled:
     """One sampled token. When `finish_reason` is STOP it is an end-of-text token, not text.
 
-    `top` are the likeliest (token, log probability) pairs, as many as were asked for.
+    `top` are the likeliest (token, log probability) pairs, as many as were asked for;
+    `cached_tokens` is how many of the prompt's tokens were in the prefix cache.
     """
 
     sequence_id: int
@@ -39,6 +42,17 @@ class Sampled:
     finish_reason: FinishReason | None = None
     logprob: float | None = None
     top: Sequence[tuple[int, float]] = field(default=())
+    cached_tokens: int = 0
+
+
+# Makes every rank compute a chunk of a prompt and two tokens. No sequence of a request has its id.
+WARM_UP = SequenceSpec(
+    sequence_id=-1,
+    prompt=(0, 0, 0, 0),
+    max_tokens=2,
+    sampling=Sampling(temperature=0),
+    use_prefix_cache=False,
+)
 
 
 class Detokenizer(Protocol):
@@ -79,8 +93,8 @@ class Engine(Protocol):
         """A token alone, as text and as the bytes it stands for."""
         ...
 
-    def add(self, sequences: Sequence[SequenceSpec]) -> list[int]:
-        """Begin to compute; return how many prompt tokens each had in the prefix cache."""
+    def add(self, sequences: Sequence[SequenceSpec]) -> None:
+        """Begin to compute."""
         ...
 
     def remove(self, sequence_ids: Sequence[int]) -> None:
@@ -91,6 +105,39 @@ class Engine(Protocol):
         """Compute one step: one token of every decoding sequence, one chunk of prefill."""
         ...
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a step would do nothing before something is added, or comes over the ring."""
+        ...
+
     def peak_memory(self) -> int:
         """Bytes at most in use since the last call."""
+        ...
+
+
+class RingEngine(Engine, Protocol):
+    """An engine that can be one rank of several. Rank 0 is stepped, the others get frames."""
+
+    def facts(self, load: Load) -> dict[str, str]:
+        """What all ranks must have in common, before anything is loaded.
+
+        Raises:
+            ModelInvalid: the files are no model, or its layers cannot be cut there.
+        """
+        ...
+
+    def start(self, ring: Ring, life: int) -> None:
+        """Begin to compute over a ring that stands, with empty caches."""
+        ...
+
+    def stop(self) -> None:
+        """The ring is gone: forget all sequences."""
+        ...
+
+    def receive(self, frame: Frame) -> None:
+        """Take in what came from the rank before; a rank that is not 0 computes and sends on.
+
+        Raises:
+            RingError: it makes no sense here, or the ring broke meanwhile.
+        """
         ...

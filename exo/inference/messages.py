@@ -2,8 +2,12 @@
 
 A frame is a 4-byte big-endian length and one msgpack map with a `type`. The daemon sends `Load`
 once, then `Generate` and `Cancel`; the runner answers `Hello`, `Progress`…, `Ready` or `Failed`,
-then `Tokens` and one `Finished` or `RequestFailed` for each request. `Heartbeat` comes every
+then `Tokens` and one `Finished` or `RequestFailed` for each request. `Heartbeat` comes twice a
 second; its `steps` moves on whenever the MLX thread finishes a piece of work.
+
+A runner that is one rank of several answers `Load` with `Listening`, and waits for `Connect`, which
+says who is next to it in the ring; then it loads. `RingLost` says that the ring broke: it is formed
+again by itself, and `Ready` comes again.
 """
 
 import struct
@@ -14,6 +18,7 @@ import msgpack
 from pydantic import Field, TypeAdapter, ValidationError
 
 from exo.errors import EngineError, ExoError, error_class
+from exo.inference.ring.events import RingSpec
 from exo.inference.types import Delta, GenerateRequest, Stats, Wire
 
 MAX_FRAME = 64 * 1024 * 1024
@@ -22,9 +27,11 @@ T = TypeVar("T")
 
 
 class Load(Wire):
-    """Load layers [start_layer, end_layer) of the model in `path`.
+    """Load layers [start_layer, end_layer) of the model in `path`, as `rank` of `size`.
 
-    `kv_tokens` is how many tokens of keys and values the shard has memory for, over all sequences.
+    `kv_tokens` is how many tokens of keys and values the shard has memory for, over all sequences,
+    and `kv_bytes_per_token` what one of them takes in the shard's layers. A shard of several
+    listens on `ring_host`; `plan` says which rank computes which layers.
     """
 
     type: Literal["load"] = "load"
@@ -35,8 +42,20 @@ class Load(Wire):
     max_concurrency: int
     max_queue: int
     kv_tokens: int
+    kv_bytes_per_token: int = Field(ge=1)
     prefix_cache_bytes: int
     cast_float32: bool
+    rank: int = 0
+    size: int = 1
+    ring_host: str = ""
+    plan: str = ""
+
+
+class Connect(Wire):
+    """Form this ring."""
+
+    type: Literal["connect"] = "connect"
+    ring: RingSpec
 
 
 class Generate(Wire):
@@ -62,6 +81,23 @@ class Progress(Wire):
     phase: Literal["loading", "warming"]
     done: int
     total: int
+
+
+class Listening(Wire):
+    """Where the rank before is to connect to, the certificate (PEM) that this runner will show,
+    and what all ranks must have in common."""
+
+    type: Literal["listening"] = "listening"
+    port: int
+    certificate: str
+    facts: dict[str, str]
+
+
+class RingLost(Wire):
+    """The ring broke, or cannot be formed yet."""
+
+    type: Literal["ring_lost"] = "ring_lost"
+    reason: str
 
 
 class Ready(Wire):
@@ -134,9 +170,19 @@ class Heartbeat(Wire):
     busy: bool
 
 
-ToRunner = Annotated[Load | Generate | Cancel, Field(discriminator="type")]
+ToRunner = Annotated[Load | Connect | Generate | Cancel, Field(discriminator="type")]
 FromRunner = Annotated[
-    Hello | Progress | Ready | Failed | Accepted | Tokens | Finished | RequestFailed | Heartbeat,
+    Hello
+    | Listening
+    | Progress
+    | Ready
+    | RingLost
+    | Failed
+    | Accepted
+    | Tokens
+    | Finished
+    | RequestFailed
+    | Heartbeat,
     Field(discriminator="type"),
 ]
 to_runner: TypeAdapter[ToRunner] = TypeAdapter(ToRunner)

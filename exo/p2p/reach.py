@@ -1,4 +1,4 @@
-"""The addresses that other nodes may reach this one at."""
+"""The addresses that nodes may reach each other at."""
 
 from collections.abc import Iterable
 
@@ -21,3 +21,15 @@ def reachable(
         own = (str(address.with_peer(peer_id)),)
         found += multiaddrs(peer_id, ips, address.port) if ips else own
     return tuple(dict.fromkeys(found))
+
+
+def hosts(addresses: Iterable[str]) -> tuple[str, ...]:
+    """The hosts of a peer's multiaddrs, as a socket takes them, IPv4 first: pure."""
+    found: dict[str, bool] = {}
+    for address in map(parse, addresses):
+        if address.kind == "memory":
+            found["127.0.0.1"] = False  # It is in this process.
+        else:
+            host = f"{address.host}%{address.zone}" if address.zone else address.host
+            found[host] = address.kind == "ip6"
+    return tuple(sorted(found, key=lambda host: found[host]))

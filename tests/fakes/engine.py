@@ -70,11 +70,10 @@ class FakeEngine:
         text = self.vocabulary[token] + " "
         return text, text.encode()
 
-    def add(self, sequences: Sequence[SequenceSpec]) -> list[int]:
+    def add(self, sequences: Sequence[SequenceSpec]) -> None:
         for spec in sequences:
             self.sequences[spec.sequence_id] = (spec, 0)
             self.added.append(spec.sequence_id)
-        return [0 for _ in sequences]
 
     def remove(self, sequence_ids: Sequence[int]) -> None:
         for sequence_id in sequence_ids:
@@ -83,6 +82,10 @@ class FakeEngine:
 
     def step(self) -> list[Sampled]:
         return [self._sample(sequence_id) for sequence_id in list(self.sequences)]
+
+    @property
+    def waiting(self) -> bool:
+        return not self.sequences
 
     def peak_memory(self) -> int:
         return MEMORY

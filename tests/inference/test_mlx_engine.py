@@ -12,7 +12,7 @@ from mlx.utils import tree_map
 from exo.errors import ModelInvalid, RequestError
 from exo.inference.engine import Sampled, SequenceSpec
 from exo.inference.messages import Load
-from exo.inference.mlx import adapter
+from exo.inference.mlx import loading
 from exo.inference.mlx.engine import MlxEngine
 from exo.inference.types import FinishReason, Sampling
 from tests.models_maker import make_model
@@ -40,6 +40,7 @@ def load(folder: Path, **changes: object) -> MlxEngine:
         "max_concurrency": 8,
         "max_queue": 8,
         "kv_tokens": 10**6,
+        "kv_bytes_per_token": 768,
         "prefix_cache_bytes": 10**8,
         "cast_float32": True,
     }
@@ -120,31 +121,31 @@ def test_without_the_cast_it_is_mlx_lm_without_the_cast(folder: Path):
 def test_a_reused_prefix_changes_nothing_but_the_work(engine: MlxEngine):
     prompt = tokens_of(engine, PROMPTS[2])
     first = ids(run(engine, spec(1, prompt))[1])
-    assert engine.add([spec(2, prompt)]) == [len(prompt) - 1]
-    again = [sampled for _ in range(TOKENS + 2) for sampled in engine.step()]
+    again = run(engine, spec(2, prompt))[2]
+    assert again[0].cached_tokens == len(prompt) - 1
     assert ids(again) == first
 
 
 def test_a_prompt_that_is_wholly_cached_is_computed_again_from_its_end(engine: MlxEngine):
     prompt = tokens_of(engine, PROMPTS[0])
     first = ids(run(engine, spec(1, prompt, max_tokens=1))[1])
-    (cached,) = engine.add([spec(2, prompt, max_tokens=1)])
-    assert 0 < cached < len(prompt)
-    assert [s.token for _ in range(3) for s in engine.step()] == first
+    again = run(engine, spec(2, prompt, max_tokens=1))[2]
+    assert again[0].cached_tokens == len(prompt) - 1
+    assert ids(again) == first
 
 
 def test_the_answer_is_a_prefix_of_the_next_turn(engine: MlxEngine):
     prompt = tokens_of(engine, PROMPTS[0])
     answer = ids(run(engine, spec(1, prompt))[1])
     longer = [*prompt, *answer, *tokens_of(engine, "and then?")]
-    (cached,) = engine.add([spec(2, longer)])
-    assert cached >= len(prompt) + len(answer) - 1
+    first = run(engine, spec(2, longer))[2][0]
+    assert first.cached_tokens >= len(prompt) + len(answer) - 1
 
 
 def test_the_prefix_cache_can_be_declined(engine: MlxEngine):
     prompt = tokens_of(engine, PROMPTS[0])
     run(engine, spec(1, prompt))
-    assert engine.add([spec(2, prompt, use_prefix_cache=False)]) == [0]
+    assert run(engine, spec(2, prompt, use_prefix_cache=False))[2][0].cached_tokens == 0
 
 
 SAMPLINGS = [
@@ -217,8 +218,8 @@ def test_a_removed_sequence_does_not_disturb_the_others(engine: MlxEngine):
 def test_a_model_that_cannot_be_batched_is_computed_one_by_one(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """No cache of a tiny llama is like that, so the caches are said to be none that merge."""
-    monkeypatch.setattr(adapter, "make_prompt_cache", lambda _model: [object()])
+    """No cache of a tiny llama is like that, so it is said that they are."""
+    monkeypatch.setattr(loading, "can_batch", lambda _model: False)
     engine = load(folder)
     prompts = [tokens_of(engine, text) for text in PROMPTS]
     found = run(engine, *(spec(n, prompt) for n, prompt in enumerate(prompts)))
@@ -226,7 +227,8 @@ def test_a_model_that_cannot_be_batched_is_computed_one_by_one(
     engine.add([spec(9, prompts[0])])
     engine.step()
     engine.remove([9])
-    assert engine.step() == []
+    assert all(engine.step() == [] for _ in range(4))
+    assert engine.waiting
 
 
 def test_text_comes_whole_though_tokens_cut_characters(engine: MlxEngine):
@@ -271,6 +273,7 @@ def test_progress_counts_the_layers_and_the_size_is_that_of_the_weights(folder: 
             "max_concurrency": 1,
             "max_queue": 1,
             "kv_tokens": 10,
+            "kv_bytes_per_token": 768,
             "prefix_cache_bytes": 0,
             "cast_float32": True,
         }

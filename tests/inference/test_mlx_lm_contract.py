@@ -3,11 +3,12 @@
 If one of these fails after an upgrade, `exo/inference/mlx/adapter.py` is what has to follow.
 """
 
+import copy
 import inspect
 from importlib.metadata import version
 
-from mlx_lm.generate import BatchGenerator, GenerationBatch, generate_step
-from mlx_lm.models.cache import KVCache, LRUPromptCache
+import mlx.core as mx
+from mlx_lm.models.cache import CacheList, KVCache, RotatingKVCache, TokenBuffer
 from mlx_lm.tokenizer_utils import StreamingDetokenizer, TokenizerWrapper
 from mlx_lm.utils import load_model, load_tokenizer
 
@@ -21,29 +22,38 @@ def test_the_versions_are_the_pinned_ones():
     assert version("mlx") == "0.32.2"
 
 
-def test_the_batch_generator_takes_what_a_sequence_needs():
-    assert {"stop_tokens", "completion_batch_size", "prefill_batch_size", "prefill_step_size"} <= (
-        parameters(BatchGenerator.__init__)
-    )
-    assert {"prompts", "max_tokens", "caches", "all_tokens", "samplers", "logits_processors"} <= (
-        parameters(BatchGenerator.insert)
-    )
-    assert "uids" in parameters(BatchGenerator.remove)
+def test_caches_of_a_batch_are_made_of_those_of_sequences_and_back():
+    def filled(tokens: int) -> KVCache:
+        cache = KVCache()
+        keys = mx.random.normal((1, 2, tokens, 4))
+        cache.update_and_fetch(keys, keys)
+        return cache
+
+    short, long = filled(3), filled(5)
+    batch = KVCache.merge([short])
+    batch.extend(KVCache.merge([long]))
+    batch.filter([1])
+    (kept,) = [batch.extract(0)]
+    assert isinstance(kept, KVCache)
+    assert kept.offset == 5
+    assert mx.array_equal(kept.keys[..., :5, :], long.keys[..., :5, :])
 
 
-def test_a_response_has_what_the_adapter_reads():
-    fields = set(GenerationBatch.Response.__dataclass_fields__)
-    assert {"uid", "token", "logprobs", "finish_reason", "prompt_cache", "all_tokens"} <= fields
+def test_a_copy_of_a_cache_goes_its_own_way():
+    cache = KVCache()
+    keys = mx.random.normal((1, 2, 4, 4))
+    cache.update_and_fetch(keys, keys)
+    other = copy.deepcopy(cache)
+    assert other.trim(2) == 2
+    other.update_and_fetch(keys, keys)
+    assert (cache.offset, other.offset) == (4, 6)
+    assert mx.array_equal(cache.keys[..., :4, :], keys)
 
 
-def test_caches_that_can_be_batched_can_be_merged():
-    assert hasattr(KVCache, "merge")
-
-
-def test_the_prompt_cache_is_bounded_by_bytes_and_count():
-    assert {"max_size", "max_bytes"} <= parameters(LRUPromptCache.__init__)
-    assert parameters(LRUPromptCache.fetch_nearest_cache) == {"self", "model", "tokens"}
-    assert {"model", "tokens", "prompt_cache"} <= parameters(LRUPromptCache.insert_cache)
+def test_windows_and_states_say_that_they_are():
+    assert RotatingKVCache(max_size=8).max_size == 8
+    assert CacheList(KVCache(), KVCache()).caches
+    assert {"self", "tokens"} == parameters(TokenBuffer.update_and_fetch)
 
 
 def test_loading_is_lazy_and_runs_no_code_of_the_models():
@@ -57,9 +67,3 @@ def test_tokenizers_and_detokenizers_have_what_is_used():
         assert hasattr(TokenizerWrapper, name)
     for name in ("add_token", "finalize", "last_segment"):
         assert hasattr(StreamingDetokenizer, name)
-
-
-def test_one_by_one_generation_takes_what_a_sequence_needs():
-    assert {"max_tokens", "sampler", "logits_processors", "prefill_step_size"} <= (
-        parameters(generate_step)
-    )

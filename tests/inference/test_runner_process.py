@@ -37,6 +37,7 @@ LOAD = Load(
     max_concurrency=4,
     max_queue=4,
     kv_tokens=4000,
+    kv_bytes_per_token=1,
     prefix_cache_bytes=0,
     cast_float32=False,
 )

@@ -26,6 +26,7 @@ LOAD = Load(
     max_concurrency=2,
     max_queue=2,
     kv_tokens=100,
+    kv_bytes_per_token=1,
     prefix_cache_bytes=0,
     cast_float32=False,
 )

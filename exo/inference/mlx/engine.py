@@ -1,38 +1,38 @@
 """The engine that computes with MLX and mlx-lm."""
 
+# pyright: reportUnknownMemberType=false
+# mlx's own stubs leave some parameters untyped.
+
+import time
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import mlx.core as mx
 from jinja2 import TemplateError
 
-from exo.errors import EngineError, RequestError
-from exo.inference.engine import Detokenizer, OnProgress, Sampled, SequenceSpec
+from exo.errors import EngineError, ModelInvalid, RequestError
+from exo.inference.engine import WARM_UP, Detokenizer, OnProgress, Sampled, SequenceSpec
 from exo.inference.messages import Load
 from exo.inference.mlx import loading
-from exo.inference.mlx.adapter import (
-    Batch,
-    Item,
-    Output,
-    PrefixCache,
-    TokenizerWrapper,
-    make_batch,
-    open_tokenizer,
-)
-from exo.inference.mlx.sampling import make_processors, make_sampler, scalar, top_logprobs
+from exo.inference.mlx.adapter import TokenizerWrapper, open_tokenizer
+from exo.inference.mlx.executor import Executor
+from exo.inference.mlx.facts import facts
+from exo.inference.mlx.pipelines import Alone, Follower, Head, Pipeline
 from exo.inference.mlx.token_text import TokenText
-from exo.inference.types import FinishReason, Sampling
+from exo.inference.planner import Planner, PlannerOptions
+from exo.inference.prefix_index import PrefixIndex
+from exo.inference.ring.events import Ring
+from exo.inference.ring.frames import Frame
 
 # A prefill chunk holds up everyone's next token; a CPU takes long over the same number of tokens.
 _PREFILL_STEP_CPU = 256
 _PREFILL_STEP_GPU = 2048
-_WARM_UP_TOKENS = 4
 
 T = TypeVar("T")
 
 
 class MlxEngine:
-    """One whole model on this node's device."""
+    """The layers of one rank on this node's device: all of a model's, or some."""
 
     def __init__(self) -> None:
         self._on_cpu = mx.default_device() == mx.Device(mx.cpu)
@@ -40,37 +40,39 @@ class MlxEngine:
             # On a CPU mx.compile runs the system's C++ compiler at the first call of each shape,
             # and two processes that do so at once may write the same file.
             mx.disable_compile()
-        self._batch: Batch | None = None
+        self._executor: Executor | None = None
+        self._planner: Planner | None = None
+        self._pipeline: Pipeline | None = None
+        self._remote: Head | Follower | None = None
         self._tokenizer: TokenizerWrapper | None = None
         self._token_text: TokenText | None = None
-        self._prefix_cache = PrefixCache(0)
-        self._specs: dict[int, SequenceSpec] = {}
-        self._uids: dict[int, int] = {}
+        self._load: Load | None = None
+        self._waiting = True
 
     def load(self, load: Load, progress: OnProgress) -> int:
-        model, config = loading.load(load.path, load.cast_float32, progress)
-        tokenizer = open_tokenizer(load.path, config)
-        self._tokenizer = tokenizer
-        self._token_text = TokenText(tokenizer)
-        self._prefix_cache = PrefixCache(load.prefix_cache_bytes)
-        self._batch = make_batch(
-            model,
-            sorted(tokenizer.eos_token_ids),
-            load.max_concurrency,
-            _PREFILL_STEP_CPU if self._on_cpu else _PREFILL_STEP_GPU,
-        )
-        return loading.size_of(model)
+        shard = loading.open_shard(load)
+        if load.rank == 0:
+            tokenizer = open_tokenizer(load.path, shard.config)
+            self._tokenizer = tokenizer
+            self._token_text = TokenText(tokenizer)
+            options = PlannerOptions(
+                stages=load.size,
+                batchable=shard.batchable,
+                prefill_step=_PREFILL_STEP_CPU if self._on_cpu else _PREFILL_STEP_GPU,
+                end_tokens=frozenset(tokenizer.eos_token_ids),
+            )
+            kept = load.prefix_cache_bytes // load.kv_bytes_per_token
+            self._planner = Planner(options, PrefixIndex(kept, shard.cuttable))
+        loading.read(shard.stage, load, progress)
+        self._load = load
+        self._executor = Executor(shard.stage, batchable=shard.batchable)
+        if load.size == 1:
+            self._pipeline = Alone(self._executor)
+        return loading.size_of(shard.stage.model)
 
     def warm_up(self) -> None:
-        batch = _loaded(self._batch)
-        item = Item(
-            prompt=[0] * _WARM_UP_TOKENS,
-            max_tokens=2,
-            sampler=make_sampler(Sampling(temperature=0), 0),
-            processors=[],
-        )
-        batch.insert([item])
-        while not any(output.finish_reason for output in batch.step()):
+        self.add([WARM_UP])
+        while not any(sampled.finish_reason for sampled in self.step()):
             pass
         mx.reset_peak_memory()
 
@@ -99,55 +101,65 @@ class MlxEngine:
     def token_text(self, token: int) -> tuple[str, bytes]:
         return _loaded(self._token_text)(token)
 
-    def add(self, sequences: Sequence[SequenceSpec]) -> list[int]:
-        batch = _loaded(self._batch)
-        items = [self._item(spec) for spec in sequences]
-        for spec, uid in zip(sequences, batch.insert(items), strict=True):
-            self._specs[uid] = spec
-            self._uids[spec.sequence_id] = uid
-        return [len(item.cached) for item in items]
+    def add(self, sequences: Sequence[SequenceSpec]) -> None:
+        _loaded(self._planner).add(sequences)
+        self._waiting = False
 
     def remove(self, sequence_ids: Sequence[int]) -> None:
-        uids = [self._uids.pop(sequence_id) for sequence_id in sequence_ids]
-        for uid in uids:
-            del self._specs[uid]
-        _loaded(self._batch).remove(uids)
+        _loaded(self._planner).remove(sequence_ids)
+        self._waiting = False
 
     def step(self) -> list[Sampled]:
-        return [self._sampled(output) for output in _loaded(self._batch).step()]
+        planner, pipeline = _loaded(self._planner), _loaded(self._pipeline)
+        began = False
+        while step := planner.next(time.perf_counter()):
+            began = True
+            pipeline.submit(step)
+            if pipeline.remote:
+                break  # Results and requests may have come meanwhile.
+        results = pipeline.collect()
+        self._waiting = not (began or results)
+        now = time.perf_counter()
+        return [sampled for result in results for sampled in planner.done(result, now)]
+
+    @property
+    def waiting(self) -> bool:
+        return self._waiting
 
     def peak_memory(self) -> int:
         peak = mx.get_peak_memory()
         mx.reset_peak_memory()
         return peak
 
-    def _item(self, spec: SequenceSpec) -> Item:
-        prompt = list(spec.prompt)
-        caches, cached = self._prefix_cache.take(prompt) if spec.use_prefix_cache else (None, 0)
-        return Item(
-            prompt=prompt[cached:],
-            max_tokens=spec.max_tokens,
-            sampler=make_sampler(spec.sampling, spec.index),
-            processors=make_processors(spec.sampling, len(prompt)),
-            caches=caches,
-            cached=prompt[:cached],
-        )
+    # As one rank of several.
 
-    def _sampled(self, output: Output) -> Sampled:
-        spec = self._specs[output.uid]
-        if output.finish_reason:
-            del self._specs[output.uid]
-            del self._uids[spec.sequence_id]
-            if spec.use_prefix_cache and output.caches and output.cached_tokens:
-                self._prefix_cache.put(output.cached_tokens, output.caches)
-        wanted = spec.logprobs is not None and output.finish_reason is not FinishReason.STOP
-        return Sampled(
-            sequence_id=spec.sequence_id,
-            token=output.token,
-            finish_reason=output.finish_reason,
-            logprob=scalar(output.logprobs[output.token]) if wanted else None,
-            top=top_logprobs(output.logprobs, spec.logprobs or 0) if wanted else (),
-        )
+    def facts(self, load: Load) -> dict[str, str]:
+        try:
+            return facts(load.path, load.plan)
+        except OSError as error:
+            raise ModelInvalid(
+                f"The model at {load.path} cannot be read: {error.strerror}."
+            ) from error
+
+    def start(self, ring: Ring, life: int) -> None:
+        executor, load = _loaded(self._executor), _loaded(self._load)
+        if load.rank == 0:
+            self._pipeline = self._remote = Head(executor, ring, life)
+        else:
+            last = load.rank == load.size - 1
+            self._remote = Follower(executor, ring, life, last=last)
+
+    def stop(self) -> None:
+        _loaded(self._executor).reset()
+        if self._planner is not None:
+            self._planner.reset()
+        self._pipeline = self._remote = None
+        self._waiting = True
+        mx.clear_cache()
+
+    def receive(self, frame: Frame) -> None:
+        _loaded(self._remote).receive(frame)
+        self._waiting = False
 
 
 def _loaded(part: T | None) -> T:

@@ -3,6 +3,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # mlx's own stubs leave some parameters untyped.
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,30 +13,55 @@ from mlx.utils import tree_flatten, tree_map
 
 from exo.errors import ModelInvalid
 from exo.inference.engine import OnProgress
-from exo.inference.mlx.adapter import open_model
+from exo.inference.messages import Load
+from exo.inference.mlx.adapter import can_batch, longest_cut, open_model
+from exo.inference.mlx.split import Stage as SplitStage
+from exo.inference.mlx.split import trace
+from exo.inference.mlx.stage import Stage, WholeModel
 
 _HALF = (mx.float16, mx.bfloat16)
 
 
-def load(path: Path, cast_float32: bool, progress: OnProgress) -> tuple[nn.Module, dict[str, Any]]:
-    """The model in memory, and its config. Progress counts layers.
+@dataclass(frozen=True)
+class Shard:
+    """The layers of one rank, and what all ranks must know of the whole model: its config, whether
+    its sequences can be rows of a batch, and up to how many tokens their caches can be cut."""
+
+    stage: Stage
+    config: dict[str, Any]
+    batchable: bool
+    cuttable: int
+
+
+def open_shard(load: Load) -> Shard:
+    """The layers that `load` asks for, with their weights not read yet.
 
     With `cast_float32`, everything that is not packed becomes float32: MLX's CPU kernels
     accumulate in the dtype of the scales, and in bfloat16 that costs 5-10% of accuracy per matmul.
 
     Raises:
-        ModelInvalid: the architecture is unknown, or the weights do not fit it.
+        ModelInvalid: the architecture is unknown or cannot be cut there, or the weights do not fit.
     """
-    model, config = _open(path)
-    if cast_float32:
+    model, config = _open(load.path)
+    if load.cast_float32:
         model.update(tree_map(_to_float32, model.parameters()))
-    layers: list[nn.Module] = list(getattr(model, "layers", []))
-    for done, layer in enumerate(layers):
-        progress(done, len(layers))
+    batchable, cuttable = can_batch(model), longest_cut(model)
+    if load.size == 1:
+        stage = WholeModel(model)
+    else:
+        stage = SplitStage(model, trace(model), load.start_layer, load.end_layer)
+    return Shard(stage, config, batchable, cuttable)
+
+
+def read(stage: Stage, load: Load, progress: OnProgress) -> None:
+    """Read the weights of a stage from disk. Progress counts its layers."""
+    layers: list[nn.Module] = list(getattr(stage.model, "layers", []))
+    own = layers[load.start_layer : load.end_layer]
+    for done, layer in enumerate(own):
+        progress(done, len(own))
         mx.eval(layer.parameters())
-    mx.eval(model.parameters())
-    progress(len(layers), len(layers))
-    return model, config
+    mx.eval(stage.model.parameters())
+    progress(len(own), len(own))
 
 
 def size_of(model: nn.Module) -> int:

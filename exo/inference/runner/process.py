@@ -26,7 +26,9 @@ from exo.inference.messages import (
     from_runner,
 )
 
-# The runner's writer thread sends a heartbeat every second, also while MLX computes.
+# The runner's writer thread sends a heartbeat twice a second, also while MLX computes. One that is
+# quiet answers nobody, but may have been put to sleep with its device; a silent one is killed.
+QUIET_SECONDS = 2.5
 SILENCE_SECONDS = 15.0
 # The longest that one layer's load or one step may take before the runner counts as hung.
 STALL_SECONDS = 300.0
@@ -43,6 +45,10 @@ _QUIET = {
 }
 
 log = logging.getLogger(__name__)
+
+
+class Quiet:
+    """The runner has said nothing for `QUIET_SECONDS`."""
 
 
 class RunnerProcess:
@@ -108,14 +114,15 @@ class RunnerProcess:
         if not self._writer.is_closing():
             self._writer.write(encode(message))
 
-    async def messages(self) -> AsyncIterator[FromRunner]:
+    async def messages(self) -> AsyncIterator[FromRunner | Quiet]:
         """Everything the runner says, until it is gone. A silent or stalled one is killed."""
         while True:
+            reading = asyncio.ensure_future(self._read())
             try:
-                async with asyncio.timeout(SILENCE_SECONDS):
-                    header = await self._reader.readexactly(HEADER.size)
-                    body = await self._reader.readexactly(frame_length(header))
-                message = decode(from_runner, body)
+                done, _ = await asyncio.wait([reading], timeout=QUIET_SECONDS)
+                if not done:
+                    yield Quiet()
+                message = await asyncio.wait_for(reading, SILENCE_SECONDS - QUIET_SECONDS)
             except (asyncio.IncompleteReadError, ConnectionError):
                 return
             except TimeoutError:
@@ -124,10 +131,16 @@ class RunnerProcess:
             except EngineError as error:
                 self.kill(str(error))
                 return
+            finally:
+                reading.cancel()
             if isinstance(message, Heartbeat) and self._stalled(message):
                 self.kill(f"one step took more than {STALL_SECONDS:.0f} s")
                 return
             yield message
+
+    async def _read(self) -> FromRunner:
+        header = await self._reader.readexactly(HEADER.size)
+        return decode(from_runner, await self._reader.readexactly(frame_length(header)))
 
     def _stalled(self, heartbeat: Heartbeat) -> bool:
         now = asyncio.get_running_loop().time()

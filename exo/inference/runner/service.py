@@ -76,9 +76,11 @@ class Service:
         return [Accepted(request_id=request.request_id, prompt_tokens=len(prompt))]
 
     def step(self) -> list[Wire]:
-        """Admit what fits, compute one step, and report it."""
+        """Admit what fits, compute one step, report it, and admit what fits then."""
         self._admit()
-        return self._report(self._engine.step(), self._clock())
+        messages = self._report(self._engine.step(), self._clock())
+        self._admit()
+        return messages
 
     def fail_all(self, error: ExoError) -> list[Wire]:
         """Give up every open request, when a step could not be computed."""
@@ -118,9 +120,9 @@ class Service:
         if not specs:
             return
         now = self._clock()
-        for spec, cached in zip(specs, self._engine.add(specs), strict=True):
+        self._engine.add(specs)
+        for spec in specs:
             entry = self._open[self._answers[spec.sequence_id].request_id]
-            entry.cached_tokens = max(entry.cached_tokens, cached)
             if entry.started is None:
                 entry.started = now
 
@@ -136,6 +138,7 @@ class Service:
             deltas.append(delta)
             entry = self._open[delta.request_id]
             entry.tokens += 1
+            entry.cached_tokens = max(entry.cached_tokens, token.cached_tokens)
             if entry.first_token is None:
                 entry.first_token = now
             entry.last_token = now

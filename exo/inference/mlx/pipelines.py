@@ -1,0 +1,166 @@
+"""Where a step goes: through this process's layers, and round the ring if others have more.
+
+`Alone` computes whole models, one step ahead of what is read; `Head` is rank 0 of a ring, and
+`Follower` any other rank. What travels: a STEP frame from rank to rank, a map of the packed step,
+the tensors' shapes and the seconds that each rank took; a RESULT frame from the last one to rank 0.
+"""
+
+# pyright: reportUnknownMemberType=false
+# mlx's own stubs leave some parameters untyped.
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+import mlx.core as mx
+import msgpack
+
+from exo.errors import RingError
+from exo.inference.mlx.executor import Computed, Executor
+from exo.inference.mlx.tensors import describe, from_buffer, to_buffers
+from exo.inference.ring.events import Ring
+from exo.inference.ring.frames import Frame, Kind
+from exo.inference.steps import Prefill, Result, Step, pack, unpack_result, unpack_step
+
+# Steps between two times that MLX is told to give unused memory back.
+_TIDY_EVERY = 256
+
+
+class Pipeline(Protocol):
+    """Takes steps in order and gives their results in the same order."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether results come by themselves, so that there is something else to look after
+        between two steps."""
+        ...
+
+    def submit(self, step: Step) -> None: ...
+    def collect(self) -> list[Result]:
+        """The results that are there; a pipeline that is not remote waits for the oldest one."""
+        ...
+
+
+class Alone:
+    """The whole model in this process. A step is begun before the one before has been read."""
+
+    remote = False
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._begun: deque[tuple[Step, Computed, float]] = deque()
+        self._read_at = 0.0
+
+    def submit(self, step: Step) -> None:
+        computed = self._executor.run(step, ())
+        mx.async_eval(*computed.outputs())
+        self._begun.append((step, computed, time.perf_counter()))
+
+    def collect(self) -> list[Result]:
+        if not self._begun:
+            return []
+        step, computed, begun = self._begun.popleft()
+        mx.eval(*computed.outputs())
+        now = time.perf_counter()
+        seconds = now - max(begun, self._read_at)
+        self._read_at = now
+        _tidy(step)
+        return [_result(step, computed, [seconds])]
+
+
+class Head:
+    """Rank 0: it computes its layers and sends what follows round the ring."""
+
+    remote = True
+
+    def __init__(self, executor: Executor, ring: Ring, life: int) -> None:
+        self._executor = executor
+        self._ring = ring
+        self._life = life
+        self._came: deque[Result] = deque()
+
+    def submit(self, step: Step) -> None:
+        begun = time.perf_counter()
+        computed = self._executor.run(step, ())
+        mx.eval(*computed.outputs())
+        _tidy(step)
+        seconds = [time.perf_counter() - begun]
+        self._ring.send(_step_frame(pack(step), computed.tensors, seconds), self._life)
+
+    def receive(self, frame: Frame) -> None:
+        if frame.kind is not Kind.RESULT:
+            raise RingError(f"A frame of kind {frame.kind.name} came to rank 0.")
+        self._came.append(unpack_result(frame.body))
+
+    def collect(self) -> list[Result]:
+        came = list(self._came)
+        self._came.clear()
+        return came
+
+
+class Follower:
+    """Any rank but 0: it computes what comes and sends it on; the last one samples."""
+
+    def __init__(self, executor: Executor, ring: Ring, life: int, *, last: bool) -> None:
+        self._executor = executor
+        self._ring = ring
+        self._life = life
+        self._last = last
+        self._next = 0
+
+    def receive(self, frame: Frame) -> None:
+        """Raises:
+        RingError: the frame is no step, or not the next one.
+        """
+        begun = time.perf_counter()
+        packed, shapes, seconds = _read_step_frame(frame)
+        step = unpack_step(packed)
+        if step.number != self._next:
+            raise RingError(f"Step {step.number} came where step {self._next} was due.")
+        self._next += 1
+        tensors = frame.tensors[0] if frame.tensors else memoryview(b"")
+        computed = self._executor.run(step, from_buffer(shapes, tensors))
+        mx.eval(*computed.outputs())
+        _tidy(step)
+        seconds = [*seconds, time.perf_counter() - begun]
+        if self._last:
+            frame = Frame(Kind.RESULT, pack(_result(step, computed, seconds)))
+        else:
+            frame = _step_frame(packed, computed.tensors, seconds)
+        self._ring.send(frame, self._life)
+
+
+def _step_frame(packed: bytes, tensors: Sequence[mx.array], seconds: Sequence[float]) -> Frame:
+    body = {"step": packed, "shapes": describe(tensors), "seconds": list(seconds)}
+    return Frame(Kind.STEP, msgpack.packb(body), to_buffers(tensors))
+
+
+def _read_step_frame(frame: Frame) -> tuple[bytes, list[tuple[str, list[int]]], list[float]]:
+    if frame.kind is not Kind.STEP:
+        raise RingError(f"A frame of kind {frame.kind.name} came where a step was due.")
+    try:
+        body: dict[str, Any] = msgpack.unpackb(frame.body)
+        shapes = [(str(name), [int(size) for size in shape]) for name, shape in body["shapes"]]
+        return bytes(body["step"]), shapes, [float(value) for value in body["seconds"]]
+    except (ValueError, KeyError, TypeError, msgpack.UnpackException) as error:
+        raise RingError("A neighbour in the ring sent a step that cannot be read.") from error
+
+
+def _result(step: Step, computed: Computed, seconds: list[float]) -> Result:
+    drawn = computed.drawn
+    if drawn is None:
+        return Result(number=step.number, seconds=tuple(seconds))
+    tokens = cast("list[int]", drawn.tokens.tolist())
+    return Result(
+        number=step.number,
+        tokens=tuple(tokens),
+        logprobs=tuple(drawn.chosen(tokens)),
+        seconds=tuple(seconds),
+    )
+
+
+def _tidy(step: Step) -> None:
+    """Give memory back that a chunk of a prompt needed and later steps will not."""
+    if isinstance(step.work, Prefill) or step.number % _TIDY_EVERY == 0:
+        mx.clear_cache()

@@ -1,0 +1,53 @@
+"""Tensors between processes: MLX arrays as bytes and back, without a change of a bit."""
+
+# pyright: reportUnknownMemberType=false
+# mlx's own stubs leave some parameters untyped.
+
+import math
+from collections.abc import Sequence
+from typing import Any, cast
+
+import mlx.core as mx
+
+from exo.errors import RingError
+
+_DTYPES = {
+    str(dtype).removeprefix("mlx.core."): dtype
+    for dtype in (mx.float32, mx.bfloat16, mx.float16, mx.int32, mx.uint32)
+}
+Shape = tuple[str, list[int]]
+
+
+def describe(tensors: Sequence[mx.array]) -> list[Shape]:
+    """Dtype and shape of each."""
+    return [(str(t.dtype).removeprefix("mlx.core."), list(t.shape)) for t in tensors]
+
+
+def to_buffers(tensors: Sequence[mx.array]) -> list[memoryview]:
+    """The evaluated tensors' bytes, in row-major order."""
+    # An array is a buffer, which its stub does not say.
+    flat = (cast("Any", mx.contiguous(tensor).reshape(-1).view(mx.uint8)) for tensor in tensors)
+    return [memoryview(buffer) for buffer in flat]
+
+
+def from_buffer(shapes: Sequence[Shape], buffer: memoryview) -> list[mx.array]:
+    """The tensors whose bytes follow each other in `buffer`.
+
+    Raises:
+        RingError: it holds more or less than they need, or a dtype is unknown.
+    """
+    tensors: list[mx.array] = []
+    at = 0
+    for name, shape in shapes:
+        dtype = _DTYPES.get(name)
+        if dtype is None or any(size < 0 for size in shape):
+            raise RingError(f"A neighbour in the ring sent a tensor of {name} {shape}.")
+        size = math.prod(shape) * dtype.size
+        part = buffer[at : at + size]
+        at += size
+        if len(part) != size:
+            break
+        tensors.append(mx.array(cast("Any", part)).view(dtype).reshape(shape))
+    if at != len(buffer):
+        raise RingError(f"A neighbour in the ring sent {len(buffer)} bytes of tensors, not {at}.")
+    return tensors

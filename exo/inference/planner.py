@@ -1,0 +1,341 @@
+"""Which step is next: pure. It knows the sequences, not their tensors.
+
+Prompts are computed in chunks, one prompt after the other, all but the last token; then a sequence
+joins a group, a micro-batch, and every step of the group gives each of its rows a token. Groups and
+the prompt take turns, so that none waits for long; as many steps are in flight as keep all stages
+of a pipeline at work. On a single stage a group's next step is planned before the tokens of the
+last one are known.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from exo.errors import RingError
+from exo.inference.engine import Sampled, SequenceSpec
+from exo.inference.pace import ChunkSize, MicroBatches
+from exo.inference.prefix_index import PrefixIndex
+from exo.inference.steps import (
+    LAST_SAMPLED,
+    Chosen,
+    Close,
+    Decode,
+    Forget,
+    Join,
+    Keep,
+    Op,
+    Open,
+    Prefill,
+    Result,
+    Step,
+)
+from exo.inference.types import FinishReason
+
+# Shorter prompts are computed again sooner than their caches are copied.
+_WORTH_KEEPING = 64
+_PROMPT = "prompt"
+Lane = int | str
+
+
+@dataclass(frozen=True)
+class PlannerOptions:
+    """`stages` of the pipeline; whether sequences can be computed as rows of one batch; the
+    largest chunk of a prompt; the tokens that end an answer."""
+
+    stages: int
+    batchable: bool
+    prefill_step: int
+    end_tokens: frozenset[int]
+
+
+@dataclass
+class _Sequence:
+    """`position`: tokens in the caches when all planned steps are done; `planned`: tokens that
+    they will have sampled."""
+
+    spec: SequenceSpec
+    position: int = 0
+    planned: int = 0
+    cached: int = 0
+    generated: list[int] = field(default_factory=list[int])
+    opened: bool = False
+    closed: bool = False
+    entry: int | None = None
+
+    @property
+    def prompt_done(self) -> bool:
+        return self.position >= len(self.spec.prompt) - 1
+
+    def next_token(self) -> int:
+        """What the next decode step computes."""
+        if self.planned > len(self.generated):
+            return LAST_SAMPLED
+        return self.generated[-1] if self.generated else self.spec.prompt[-1]
+
+
+@dataclass(frozen=True)
+class _Flight:
+    """A step whose result has not come, and whose tokens it is to bring."""
+
+    step: Step
+    rows: tuple[_Sequence, ...] = ()
+    group: int | None = None
+    sent: float = 0.0
+    alone: bool = False
+
+
+class Planner:
+    """Sequences in, steps out, results in, tokens out."""
+
+    def __init__(self, options: PlannerOptions, prefixes: PrefixIndex) -> None:
+        self._options = options
+        self._prefixes = prefixes
+        single = options.stages == 1
+        # One stage is kept busy by the step after the one it computes.
+        self._depth = 2 if single else options.stages + 1
+        self._per_group = 2 if single else 1
+        self.chunks = ChunkSize(options.prefill_step)
+        self.batches = MicroBatches(options.stages)
+        self._sequences: dict[int, _Sequence] = {}
+        self._queue: deque[int] = deque()
+        self._groups: dict[int, list[int]] = {}
+        self._turns: dict[Lane, int] = {}
+        self._flights: deque[_Flight] = deque()
+        self._ops: list[Op] = []
+        self._number = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Steps whose result has not come."""
+        return len(self._flights)
+
+    @property
+    def decoding(self) -> int:
+        """Sequences whose prompt is done."""
+        return sum(len(rows) for rows in self._groups.values())
+
+    @property
+    def groups(self) -> int:
+        """Groups that have rows."""
+        return len(self._groups)
+
+    def add(self, specs: Sequence[SequenceSpec]) -> None:
+        """Begin to compute sequences."""
+        for spec in specs:
+            self._sequences[spec.sequence_id] = _Sequence(spec)
+            self._queue.append(spec.sequence_id)
+
+    def remove(self, sequence_ids: Sequence[int]) -> None:
+        """Give up sequences that have not finished; what is computed of them stays of use."""
+        for sequence_id in sequence_ids:
+            sequence = self._sequences.pop(sequence_id)
+            if sequence_id in self._queue:
+                self._queue.remove(sequence_id)
+            self._end(sequence)
+
+    def reset(self) -> None:
+        """Forget everything: the caches are gone."""
+        self._sequences.clear()
+        self._queue.clear()
+        self._groups.clear()
+        self._turns.clear()
+        self._flights.clear()
+        self._ops.clear()
+        self._prefixes.clear()
+        self._number = 0
+
+    # Steps.
+
+    def next(self, now: float) -> Step | None:
+        """The next step to carry out; None if nothing can be, before a result has come."""
+        if len(self._flights) >= self._depth:
+            return None
+        self._finish_prompts()
+        flight = self._plan()
+        if flight is None:
+            return None
+        self._ops = []
+        self._number += 1
+        self._flights.append(replace(flight, sent=now, alone=not self._flights))
+        return flight.step
+
+    def done(self, result: Result, now: float) -> list[Sampled]:
+        """Take in the result of the oldest step in flight. Times are in seconds.
+
+        Raises:
+            RingError: it is of another step.
+        """
+        flight = self._flights[0] if self._flights else None
+        if flight is None or result.number != flight.step.number:
+            raise RingError(f"The ring brought the result of step {result.number} out of turn.")
+        if len(result.tokens) != len(flight.rows) or len(result.logprobs) != len(flight.rows):
+            raise RingError(f"The result of step {result.number} is not of its rows.")
+        self._flights.popleft()
+        self._observe(flight, result, now)
+        found: list[Sampled] = []
+        for row, token, chosen in zip(flight.rows, result.tokens, result.logprobs, strict=True):
+            if self._sequences.get(row.spec.sequence_id) is row:
+                found.append(self._sampled(row, token, chosen))
+        return found
+
+    def _plan(self) -> _Flight | None:
+        lanes = [group for group in self._groups if self._is_ready(group)]
+        ready: list[Lane] = [*lanes, *([_PROMPT] if self._queue else [])]
+        for lane in sorted(ready, key=lambda each: self._turns.get(each, -1)):
+            flight = self._prefill() if isinstance(lane, str) else self._decode(lane)
+            if flight is not None:
+                self._turns[lane] = self._number
+                return flight
+        return _Flight(Step(number=self._number, ops=tuple(self._ops))) if self._ops else None
+
+    def _is_ready(self, group: int) -> bool:
+        return sum(f.group == group for f in self._flights) < self._per_group
+
+    def _prefill(self) -> _Flight:
+        sequence = self._sequences[self._queue[0]]
+        prompt, position = sequence.spec.prompt, sequence.position
+        size = self.chunks.tokens(decoding=bool(self._groups))
+        end = min(position + size, len(prompt) - 1)
+        sequence.position = end
+        work = Prefill(
+            sequence=sequence.spec.sequence_id,
+            position=position,
+            tokens=tuple(prompt[position:end]),
+        )
+        return _Flight(Step(number=self._number, ops=tuple(self._ops), work=work))
+
+    def _decode(self, group: int) -> _Flight | None:
+        for row in [self._sequences[row] for row in self._groups[group]]:
+            if row.planned >= row.spec.max_tokens:
+                self._close(row)
+        rows = tuple(self._sequences[row] for row in self._groups.get(group, ()))
+        if not rows:
+            return None
+        work = Decode(
+            group=group,
+            positions=tuple(row.position for row in rows),
+            tokens=tuple(row.next_token() for row in rows),
+        )
+        for row in rows:
+            row.position += 1
+            row.planned += 1
+        return _Flight(Step(number=self._number, ops=tuple(self._ops), work=work), rows, group)
+
+    def _finish_prompts(self) -> None:
+        """Open the sequence at the head of the queue; let those whose prompt is done join a group,
+        as far as groups are not too many for one batch."""
+        while self._queue:
+            sequence = self._sequences[self._queue[0]]
+            if not sequence.opened:
+                self._open(sequence)
+            if not sequence.prompt_done:
+                return
+            self._queue.popleft()
+            self._join(sequence)
+
+    def _open(self, sequence: _Sequence) -> None:
+        spec = sequence.spec
+        entry, length = None, 0
+        if spec.use_prefix_cache:
+            entry, length = self._prefixes.match(spec.prompt)
+        sequence.opened = True
+        sequence.position = sequence.cached = length
+        penalties = spec.sampling.repetition_penalty != 1 or (
+            spec.sampling.presence_penalty or spec.sampling.frequency_penalty
+        )
+        self._ops.append(
+            Open(
+                sequence=spec.sequence_id,
+                sampling=spec.sampling,
+                index=spec.index,
+                logprobs=spec.logprobs,
+                prompt_tokens=len(spec.prompt),
+                history=tuple(spec.prompt) if penalties else (),
+                entry=entry,
+                length=length,
+            )
+        )
+
+    def _join(self, sequence: _Sequence) -> None:
+        prompt = sequence.spec.prompt[:-1]
+        if sequence.spec.use_prefix_cache and len(prompt) - sequence.cached >= _WORTH_KEEPING:
+            self._keep(sequence, prompt)
+        group = self._group_for(sequence)
+        self._groups.setdefault(group, []).append(sequence.spec.sequence_id)
+        self._ops.append(Join(sequence=sequence.spec.sequence_id, group=group))
+
+    def _group_for(self, sequence: _Sequence) -> int:
+        if not self._options.batchable:
+            return sequence.spec.sequence_id
+        wanted = self.batches.groups(self.decoding + 1)
+        return min(range(wanted), key=lambda group: len(self._groups.get(group, ())))
+
+    def _keep(self, sequence: _Sequence, tokens: Sequence[int]) -> None:
+        entry = self._prefixes.reserve()
+        self._ops.append(Keep(sequence=sequence.spec.sequence_id, entry=entry))
+        self._forget(self._prefixes.put(entry, tokens))
+
+    def _forget(self, entries: Sequence[int]) -> None:
+        self._ops += [Forget(entry=entry) for entry in entries]
+
+    # Ends.
+
+    def _close(self, sequence: _Sequence) -> None:
+        """Have the ranks forget a sequence, and keep what is of use of it. Its last tokens may not
+        be known yet, so what the entry holds is said when they are."""
+        if sequence.closed or not sequence.opened:
+            return
+        sequence.closed = True
+        name = sequence.spec.sequence_id
+        if sequence.spec.use_prefix_cache and sequence.position:
+            sequence.entry = self._prefixes.reserve()
+            self._ops.append(Keep(sequence=name, entry=sequence.entry))
+        self._ops.append(Close(sequence=name))
+        for group, rows in list(self._groups.items()):
+            if name in rows:
+                rows.remove(name)
+                if not rows:
+                    del self._groups[group]
+                    self._turns.pop(group, None)
+
+    def _end(self, sequence: _Sequence) -> None:
+        self._close(sequence)
+        if sequence.entry is not None:
+            tokens = [*sequence.spec.prompt, *sequence.generated][: sequence.position]
+            known = len(tokens) == sequence.position
+            entry = sequence.entry
+            self._forget(self._prefixes.put(entry, tokens) if known else [entry])
+
+    def _sampled(self, sequence: _Sequence, token: int, chosen: Chosen | None) -> Sampled:
+        sequence.generated.append(token)
+        reason = None
+        if token in self._options.end_tokens:
+            reason = FinishReason.STOP
+        elif len(sequence.generated) >= sequence.spec.max_tokens:
+            reason = FinishReason.LENGTH
+        if reason is not None:
+            del self._sequences[sequence.spec.sequence_id]
+            self._end(sequence)
+        shown = chosen if reason is not FinishReason.STOP else None
+        return Sampled(
+            sequence_id=sequence.spec.sequence_id,
+            token=token,
+            finish_reason=reason,
+            logprob=shown.logprob if shown else None,
+            top=shown.top if shown else (),
+            cached_tokens=sequence.cached,
+        )
+
+    def _observe(self, flight: _Flight, result: Result, now: float) -> None:
+        slowest = max(result.seconds, default=0.0)
+        match flight.step.work:
+            case Prefill(tokens=tokens):
+                self.chunks.prefilled(len(tokens), slowest)
+            case Decode():
+                self.chunks.decoded(slowest)
+                self.batches.observe(len(flight.rows), slowest)
+                if flight.alone and not self._flights:
+                    waited = now - flight.sent - sum(result.seconds)
+                    self.batches.travelled(waited / self._options.stages)
+            case None:
+                pass

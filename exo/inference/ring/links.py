@@ -1,0 +1,126 @@
+"""One link of the ring: TLS on a TCP connection, frames in one direction, a hello at its start."""
+
+import contextlib
+import hmac
+import socket
+import ssl
+
+import msgpack
+
+from exo.errors import RingError
+from exo.inference.ring.credentials import Credentials, is_of
+from exo.inference.ring.events import RingSpec
+from exo.inference.ring.frames import HEADER, Frame, Kind, read_header
+
+# A stranger may send what it likes before it is known; a hello is short.
+_MAX_HELLO = 1024
+
+
+class Link:
+    """An encrypted connection with a neighbour. One thread reads or writes it, another may shut it.
+
+    Raises, from `read` and `write`: OSError when it breaks (TimeoutError when nothing came or went
+    for as long as the socket's timeout), RingError when what came is no frame.
+    """
+
+    def __init__(self, connection: ssl.SSLSocket) -> None:
+        self._connection = connection
+
+    def read(self, limit: int | None = None) -> Frame:
+        """Block for the next frame; with `limit`, one of at most so many bytes."""
+        kind, body, tensors = read_header(bytes(self._take(HEADER.size)))
+        if limit is not None and body + tensors > limit:
+            raise RingError(f"A frame of {body + tensors} bytes came where none is due.")
+        content = bytes(self._take(body))
+        return Frame(kind, content, (self._take(tensors),) if tensors else ())
+
+    def write(self, frame: Frame) -> None:
+        """Write a frame."""
+        for part in frame.parts():
+            self._connection.sendall(part)
+
+    def shut(self) -> None:
+        """Break the connection: whoever reads or writes it is woken."""
+        with contextlib.suppress(OSError):
+            # Below TLS: a farewell would have to wait for the one who reads or writes.
+            socket.socket.shutdown(self._connection, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Give the connection back to the system."""
+        self.shut()
+        self._connection.close()
+
+    def _take(self, size: int) -> memoryview:
+        buffer = memoryview(bytearray(size))
+        done = 0
+        while done < size:
+            count = self._connection.recv_into(buffer[done:])
+            if not count:
+                raise ConnectionResetError("it was closed")
+            done += count
+        return buffer
+
+
+def dial(credentials: Credentials, spec: RingSpec, rank: int, patience: float) -> Link:
+    """Connect to the next rank and say which rank of which ring this is.
+
+    Raises:
+        OSError: it cannot be reached, or is not who it should be.
+    """
+    context = credentials.context(spec.following.certificate, server=False)
+    connection = _first(spec.following.hosts, spec.following.port, patience)
+    link = _encrypted(context, connection, spec.following.certificate, patience, server=False)
+    link.write(Frame(Kind.HELLO, msgpack.packb({"epoch": spec.epoch, "rank": rank})))
+    return link
+
+
+def accept(
+    credentials: Credentials, spec: RingSpec | None, connection: socket.socket, patience: float
+) -> Link:
+    """Take a connection that should be the rank before.
+
+    Raises:
+        OSError, RingError: it is not.
+    """
+    if spec is None:
+        raise RingError("no ring is to be formed yet")
+    context = credentials.context(spec.previous.certificate, server=True)
+    link = _encrypted(context, connection, spec.previous.certificate, patience, server=True)
+    hello = link.read(limit=_MAX_HELLO)
+    expected = msgpack.packb({"epoch": spec.epoch, "rank": spec.previous.rank})
+    if hello.kind is not Kind.HELLO or not hmac.compare_digest(hello.body, expected):
+        link.close()
+        raise RingError("the rank before is of another ring")
+    return link
+
+
+def _first(hosts: list[str], port: int, patience: float) -> socket.socket:
+    """A connection to the first of the hosts that takes one."""
+    failure: OSError = ConnectionRefusedError("it has no address")
+    for host in hosts:
+        try:
+            return socket.create_connection((host, port), timeout=patience)
+        except OSError as error:
+            failure = error
+    raise failure
+
+
+def _encrypted(
+    context: ssl.SSLContext,
+    connection: socket.socket,
+    certificate: str,
+    patience: float,
+    *,
+    server: bool,
+) -> Link:
+    connection.settimeout(patience)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        wrapped = context.wrap_socket(connection, server_side=server)
+    except OSError:
+        connection.close()
+        raise
+    if not is_of(wrapped, certificate):
+        wrapped.close()
+        raise RingError("it shows another certificate than was announced")
+    return Link(wrapped)

@@ -1,0 +1,70 @@
+"""A runner that computes a whole model."""
+
+from typing import NoReturn
+
+from exo.errors import ModelInvalid
+from exo.inference.engine import Engine
+from exo.inference.messages import Cancel, Generate, Load, Progress, Ready
+from exo.inference.runner.link import Asked, Link, log
+from exo.inference.runner.service import Service
+
+# What reading files and a model's own code raise when they do not fit each other.
+BROKEN = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+def load_whole(link: Link, engine: Engine, load: Load) -> None:
+    """Load and warm up, telling the daemon how far it is."""
+    link.busy = True
+    memory = load_layers(link, engine, load)
+    try:
+        engine.warm_up()
+    except BROKEN as error:
+        log.exception("Warming up failed.")
+        raise ModelInvalid(f"The model at {load.path} cannot be computed: {error}.") from error
+    link.busy = False
+    link.send(Ready(memory=memory))
+
+
+def load_layers(link: Link, engine: Engine, load: Load) -> int:
+    """Load, telling the daemon how far it is; return the bytes that it takes.
+
+    Raises:
+        ModelInvalid: the model cannot be loaded, whatever the reason.
+    """
+
+    def progress(done: int, total: int) -> None:
+        link.steps += 1
+        link.send(Progress(phase="loading", done=done, total=total))
+
+    try:
+        memory = engine.load(load, progress)
+    except BROKEN as error:
+        log.exception("Loading failed.")
+        raise ModelInvalid(f"The model at {load.path} cannot be loaded: {error}.") from error
+    link.send(Progress(phase="warming", done=0, total=1))
+    return memory
+
+
+def serve_forever(link: Link, engine: Engine, service: Service) -> NoReturn:
+    """Sleep in the inbox while there is nothing to compute, else take what is there and step."""
+    fresh = False
+    while True:
+        link.busy = service.busy
+        while (engine.waiting and not fresh) or not link.inbox.empty():
+            event = link.inbox.get()
+            if isinstance(event, Asked) and isinstance(event.message, Generate | Cancel):
+                link.send(*service.handle(event.message, event.prompt))
+                fresh = True
+        fresh = False
+        link.busy = True
+        link.send(*service.step())
+        link.steps += 1

@@ -1,0 +1,150 @@
+"""What rank 0 has every rank of an instance do, and what comes back from the last one.
+
+Every rank carries out the same operations on its own caches, in the same order, and then the same
+work; only layers and weights differ. A step with its tokens and operations is small; what is large
+(the activations) travels beside it.
+"""
+
+from typing import Annotated, Literal, TypeVar
+
+import msgpack
+from pydantic import Field, TypeAdapter, ValidationError
+
+from exo.errors import RingError
+from exo.inference.types import Sampling, Wire
+
+T = TypeVar("T")
+
+# In `Decode.tokens`: the token that was sampled last for the row, which only the last rank knows
+# so far.
+LAST_SAMPLED = -1
+
+
+class Open(Wire):
+    """Begin a sequence: answer `index` of a request. With `entry`, its caches start as a copy of
+    the first `length` tokens of that entry of the prefix cache. `history` are the prompt's tokens,
+    if the sampling depends on them; `prompt_tokens` is their number in any case."""
+
+    op: Literal["open"] = "open"
+    sequence: int
+    sampling: Sampling
+    index: int = 0
+    logprobs: int | None = None
+    prompt_tokens: int
+    history: tuple[int, ...] = ()
+    entry: int | None = None
+    length: int = 0
+
+
+class Join(Wire):
+    """Add a sequence, whose prompt is in its caches but for the last token, to a group as its last
+    row."""
+
+    op: Literal["join"] = "join"
+    sequence: int
+    group: int
+
+
+class Keep(Wire):
+    """Keep a copy of a sequence's caches as an entry of the prefix cache."""
+
+    op: Literal["keep"] = "keep"
+    sequence: int
+    entry: int
+
+
+class Close(Wire):
+    """Forget a sequence, wherever it is."""
+
+    op: Literal["close"] = "close"
+    sequence: int
+
+
+class Forget(Wire):
+    """Forget an entry of the prefix cache."""
+
+    op: Literal["forget"] = "forget"
+    entry: int
+
+
+class Prefill(Wire):
+    """Compute a chunk of a prompt; `position` tokens are in the caches already."""
+
+    work: Literal["prefill"] = "prefill"
+    sequence: int
+    position: int
+    tokens: tuple[int, ...]
+
+
+class Decode(Wire):
+    """Compute one token of every row of a group and sample the next; by row, `positions` tokens
+    are in the caches already."""
+
+    work: Literal["decode"] = "decode"
+    group: int
+    positions: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+
+Op = Annotated[Open | Join | Keep | Close | Forget, Field(discriminator="op")]
+Work = Annotated[Prefill | Decode, Field(discriminator="work")]
+
+
+class Step(Wire):
+    """Operations on the caches, then work. Steps are numbered from 0 without a gap."""
+
+    number: int
+    ops: tuple[Op, ...] = ()
+    work: Work | None = None
+
+
+class Chosen(Wire):
+    """The natural-log probability of a sampled token, and of the likeliest ones beside it."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class Result(Wire):
+    """What the last rank sampled: by row, empty if nothing was to be. `seconds` is what each rank
+    computed for, in the order of the ranks."""
+
+    number: int
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[Chosen | None, ...] = ()
+    seconds: tuple[float, ...] = ()
+
+
+_step: TypeAdapter[Step] = TypeAdapter(Step)
+_result: TypeAdapter[Result] = TypeAdapter(Result)
+
+
+def pack(message: Step | Result) -> bytes:
+    """A step or result as bytes."""
+    packed: bytes = msgpack.packb(message.model_dump(mode="python"))
+    return packed
+
+
+def unpack_step(body: bytes) -> Step:
+    """The step of these bytes.
+
+    Raises:
+        RingError: they are none.
+    """
+    return _unpack(_step, body)
+
+
+def unpack_result(body: bytes) -> Result:
+    """The result of these bytes.
+
+    Raises:
+        RingError: they are none.
+    """
+    return _unpack(_result, body)
+
+
+def _unpack(adapter: TypeAdapter[T], body: bytes) -> T:
+    try:
+        return adapter.validate_python(msgpack.unpackb(body, strict_map_key=False))
+    except (ValueError, msgpack.UnpackException, ValidationError) as error:
+        raise RingError("A neighbour in the ring sent a step that cannot be read.") from error
