@@ -105,6 +105,7 @@ def size_of(caches: Iterable[Cache]) -> int:
 
 __all__ = [
     "Cache",
+    "CacheList",
     "TokenBuffer",
     "TokenizerWrapper",
     "as_batch",

@@ -15,9 +15,9 @@ from exo.errors import ModelInvalid
 from exo.inference.engine import OnProgress
 from exo.inference.messages import Load
 from exo.inference.mlx.adapter import can_batch, longest_cut, open_model
-from exo.inference.mlx.split import Stage as SplitStage
-from exo.inference.mlx.split import trace
+from exo.inference.mlx.split import SplitStage
 from exo.inference.mlx.stage import Stage, WholeModel
+from exo.inference.mlx.trace import trace
 
 _HALF = (mx.float16, mx.bfloat16)
 

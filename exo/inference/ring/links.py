@@ -70,7 +70,11 @@ def dial(credentials: Credentials, spec: RingSpec, rank: int, patience: float) -
     context = credentials.context(spec.following.certificate, server=False)
     connection = _first(spec.following.hosts, spec.following.port, patience)
     link = _encrypted(context, connection, spec.following.certificate, patience, server=False)
-    link.write(Frame(Kind.HELLO, msgpack.packb({"epoch": spec.epoch, "rank": rank})))
+    try:
+        link.write(Frame(Kind.HELLO, msgpack.packb({"epoch": spec.epoch, "rank": rank})))
+    except OSError:
+        link.close()
+        raise
     return link
 
 
@@ -86,11 +90,14 @@ def accept(
         raise RingError("no ring is to be formed yet")
     context = credentials.context(spec.previous.certificate, server=True)
     link = _encrypted(context, connection, spec.previous.certificate, patience, server=True)
-    hello = link.read(limit=_MAX_HELLO)
     expected = msgpack.packb({"epoch": spec.epoch, "rank": spec.previous.rank})
-    if hello.kind is not Kind.HELLO or not hmac.compare_digest(hello.body, expected):
+    try:
+        hello = link.read(limit=_MAX_HELLO)
+        if hello.kind is not Kind.HELLO or not hmac.compare_digest(hello.body, expected):
+            raise RingError("the rank before is of another ring")
+    except (OSError, RingError):
         link.close()
-        raise RingError("the rank before is of another ring")
+        raise
     return link
 
 

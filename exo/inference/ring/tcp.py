@@ -33,8 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class TcpRing:
-    """One rank's two links. `port` is where it listens, on `host`; `credentials` prove who it is.
-    Threads start with the first `connect`."""
+    """One rank's two links. It listens on `port` of `host`; `credentials` prove who it is."""
 
     def __init__(self, rank: int, host: str, post: Post) -> None:
         self.rank = rank
@@ -54,21 +53,20 @@ class TcpRing:
         self._up = False
         self._next: Link | None = None
         self._previous: Link | None = None
+        # Links that were written to, to be closed when nobody writes any more.
+        self._over: list[Link] = []
+        self._closed = False
         self._sent = 0.0
         self._trouble = ""
+        for work, name in ((self._keep, "keeper"), (self._accept, "acceptor")):
+            threading.Thread(target=work, name=f"ring {name}", daemon=True).start()
 
     def connect(self, spec: RingSpec) -> None:
         """Form this ring, again and again if need be, until another one is to be formed."""
         with self._lock:
-            started = self._spec is not None
-            if self._spec is not None and self._spec.epoch == spec.epoch:
-                return
-            self._end("the ring is formed anew")
-            self._spec = spec
-            self._lock.notify_all()
-        if not started:
-            threading.Thread(target=self._keep, name="ring keeper", daemon=True).start()
-            threading.Thread(target=self._accept, name="ring acceptor", daemon=True).start()
+            if self._spec is None or self._spec.epoch != spec.epoch:
+                self._spec = spec
+                self._end("The ring is formed anew.")
 
     def send(self, frame: Frame, life: int) -> None:
         with self._lock:
@@ -81,15 +79,29 @@ class TcpRing:
         with self._lock:
             self._end(reason)
 
+    def close(self) -> None:
+        """Form no ring any more."""
+        with self._lock:
+            self._closed = True
+            self._end("It was closed.")
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # Wakes the acceptor.
+        self._listener.close()
+
     # The next rank.
 
     def _keep(self) -> None:
         attempt = 0
         while True:
             with self._lock:
+                self._lock.wait_for(lambda: self._spec is not None or self._closed)
                 spec, life = self._spec, self._life
                 linked = self._next is not None
-            if spec is None:
+                over, self._over = self._over, []
+            with self._writing:
+                for link in over:
+                    link.close()
+            if spec is None or self._closed:
                 return
             if not linked:
                 if self._dial(spec, life):
@@ -146,6 +158,8 @@ class TcpRing:
             try:
                 connection, _ = self._listener.accept()
             except OSError as error:
+                if self._closed:
+                    return
                 log.warning("A connection to the ring could not be taken: %s", error)
                 continue
             if not self._handshakes.acquire(blocking=False):
@@ -230,6 +244,8 @@ class TcpRing:
         for link in (self._next, self._previous):
             if link is not None:
                 link.shut()
+        if self._next is not None:
+            self._over.append(self._next)
         self._next = self._previous = None
         self._up = False
         self._life += 1

@@ -1,0 +1,276 @@
+"""The planner against a model of the ranks: what they hold is always what the steps say."""
+
+import itertools
+from dataclasses import dataclass, field
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exo.errors import RingError
+from exo.inference.engine import Sampled, SequenceSpec
+from exo.inference.planner import Planner, PlannerOptions
+from exo.inference.prefix_index import PrefixIndex
+from exo.inference.steps import (
+    LAST_SAMPLED,
+    Close,
+    Decode,
+    Forget,
+    Join,
+    Keep,
+    Open,
+    Prefill,
+    Result,
+    Step,
+)
+from exo.inference.types import FinishReason, Sampling
+
+END = 999
+
+
+@dataclass
+class Ranks:
+    """What every rank holds, as lists of tokens instead of tensors. The next token is a hash of
+    all tokens before it, so a cache with a wrong token in it gives another answer."""
+
+    tokens: dict[int, list[int]] = field(default_factory=dict)
+    groups: dict[int, list[int]] = field(default_factory=dict)
+    entries: dict[int, list[int]] = field(default_factory=dict)
+    sampled: dict[int, int] = field(default_factory=dict)
+    number: int = 0
+    prefilled: int = 0
+
+    def run(self, step: Step) -> Result:
+        assert step.number == self.number
+        self.number += 1
+        for op in step.ops:
+            self.apply(op)
+        match step.work:
+            case Prefill(sequence=sequence, position=position, tokens=tokens):
+                assert tokens
+                assert len(self.tokens[sequence]) == position
+                assert all(sequence not in rows for rows in self.groups.values())
+                self.tokens[sequence] += tokens
+                self.prefilled += len(tokens)
+            case Decode(group=group, positions=positions, tokens=tokens):
+                return self.decode(step.number, group, positions, tokens)
+        return Result(number=step.number, seconds=(0.01,))
+
+    def decode(self, number, group, positions, tokens) -> Result:
+        rows = self.groups[group]
+        assert [len(self.tokens[row]) for row in rows] == list(positions)
+        drawn = []
+        for row, token in zip(rows, tokens, strict=True):
+            self.tokens[row].append(self.sampled[row] if token == LAST_SAMPLED else token)
+            self.sampled[row] = next_token(self.tokens[row])
+            drawn.append(self.sampled[row])
+        none = (None,) * len(drawn)
+        return Result(number=number, tokens=tuple(drawn), logprobs=none, seconds=(0.01,))
+
+    def apply(self, op) -> None:
+        match op:
+            case Open():
+                assert op.sequence not in self.tokens
+                kept = [] if op.entry is None else self.entries[op.entry][: op.length]
+                assert len(kept) == op.length
+                self.tokens[op.sequence] = list(kept)
+            case Join():
+                self.groups.setdefault(op.group, []).append(op.sequence)
+            case Keep():
+                self.entries[op.entry] = list(self.tokens[op.sequence])
+            case Close():
+                del self.tokens[op.sequence]
+                for group, rows in list(self.groups.items()):
+                    if op.sequence in rows:
+                        rows.remove(op.sequence)
+                    if not rows:
+                        del self.groups[group]
+            case Forget():
+                del self.entries[op.entry]
+
+
+def next_token(tokens: list[int]) -> int:
+    found = hash(tuple(tokens)) % 50
+    return END if found == 0 else found
+
+
+def answer(prompt: list[int], max_tokens: int) -> list[int]:
+    tokens, found = list(prompt), []
+    while len(found) < max_tokens and END not in found:
+        found.append(next_token(tokens))
+        tokens.append(found[-1])
+    return found
+
+
+class Bench:
+    def __init__(self, stages: int = 1, *, batchable: bool = True, kept: int = 1000) -> None:
+        options = PlannerOptions(stages, batchable, 8, frozenset({END}))
+        self.planner = Planner(options, PrefixIndex(kept, 10**6))
+        self.ranks = Ranks()
+        self.flying: list[Step] = []
+        self.answers: dict[int, list[Sampled]] = {}
+        self.now = 0.0
+
+    def add(self, sequence: int, prompt: list[int], max_tokens: int = 10, **fields) -> None:
+        fields.setdefault("sampling", Sampling(temperature=0))
+        self.planner.add([SequenceSpec(sequence, prompt, max_tokens, **fields)])
+        self.answers[sequence] = []
+
+    def send(self) -> Step | None:
+        self.now += 0.001
+        step = self.planner.next(self.now)
+        if step is not None:
+            self.flying.append(step)
+        return step
+
+    def land(self) -> None:
+        self.now += 0.001
+        result = self.ranks.run(self.flying.pop(0))
+        for sampled in self.planner.done(result, self.now):
+            self.answers[sampled.sequence_id].append(sampled)
+
+    def run(self) -> None:
+        while self.send() or self.flying:
+            while self.send():
+                pass
+            if self.flying:
+                self.land()
+
+    def tokens(self, sequence: int) -> list[int]:
+        return [sampled.token for sampled in self.answers[sequence]]
+
+
+@pytest.mark.parametrize("stages", [1, 2, 3])
+@pytest.mark.parametrize("batchable", [True, False])
+def test_many_answers_together_are_each_as_alone(stages: int, batchable: bool):
+    bench = Bench(stages, batchable=batchable)
+    prompts = {n: [n * 7 + i for i in range(1 + 5 * n)] for n in range(7)}
+    for sequence, prompt in prompts.items():
+        bench.add(sequence, prompt, max_tokens=5 + sequence)
+    bench.run()
+    for sequence, prompt in prompts.items():
+        assert bench.tokens(sequence) == answer(prompt, 5 + sequence)
+        last = bench.answers[sequence][-1].finish_reason
+        assert last is (FinishReason.STOP if END in bench.tokens(sequence) else FinishReason.LENGTH)
+    assert not bench.ranks.tokens
+    assert not bench.ranks.groups
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 4), st.booleans(), st.integers(0, 300), st.randoms(use_true_random=False))
+def test_whatever_comes_and_goes_in_whatever_order(stages, batchable, kept, random: Random):
+    bench = Bench(stages, batchable=batchable, kept=kept)
+    prompts: dict[int, tuple[list[int], int]] = {}
+    open_now: set[int] = set()
+    for sequence in range(random.randint(1, 8)):
+        prompt = [random.randint(0, 2) for _ in range(random.randint(1, 100))]
+        prompts[sequence] = prompt, random.randint(1, 12)
+    waiting = list(prompts)
+    while waiting or open_now or bench.flying:
+        move = random.random()
+        if waiting and move < 0.3:
+            sequence = waiting.pop()
+            bench.add(sequence, *prompts[sequence])
+            open_now.add(sequence)
+        elif open_now and move < 0.33:
+            gone = random.choice(sorted(open_now))
+            open_now.remove(gone)
+            bench.planner.remove([gone])
+        elif bench.flying and (move < 0.6 or not bench.send()):
+            bench.land()
+        elif not bench.flying and not bench.send() and not waiting:
+            break
+        open_now -= {s for s in open_now if bench.answers[s] and bench.answers[s][-1].finish_reason}
+        assert bench.planner.in_flight == len(bench.flying) <= stages + 1
+    bench.run()
+    assert not bench.ranks.tokens, "a sequence was not closed"
+    for sequence, (prompt, most) in prompts.items():
+        found = bench.tokens(sequence)
+        assert found == answer(prompt, most)[: len(found)]
+
+
+def test_chunks_flow_through_the_stages_one_behind_the_other():
+    bench = Bench(stages=3)
+    bench.add(1, list(range(100)))
+    steps = [bench.send() for _ in range(4)]
+    assert [step.work.position for step in steps] == [0, 8, 16, 24]
+    assert bench.send() is None
+
+
+def test_every_stage_has_a_group_to_work_on():
+    bench = Bench(stages=3)
+    for sequence in range(6):
+        bench.add(sequence, [sequence], max_tokens=100)
+    bench.send()
+    groups = {step.work.group for step in [*bench.flying, bench.send(), bench.send()]}
+    assert groups == {0, 1, 2}
+    assert sorted(len(rows) for rows in bench.planner._groups.values()) == [2, 2, 2]
+
+
+def test_a_prompt_and_answers_take_turns():
+    bench = Bench()
+    bench.add(1, [1], max_tokens=100)
+    bench.send()
+    bench.land()
+    bench.add(2, list(range(64)))
+    kinds = []
+    for _ in range(8):
+        while step := bench.send():
+            kinds.append(type(step.work))
+        bench.land()
+    assert kinds.count(Prefill) >= 3
+    assert all(a is not b for a, b in itertools.pairwise(kinds))
+
+
+def test_on_one_stage_the_next_step_does_not_wait_for_the_token():
+    bench = Bench()
+    bench.add(1, [5, 6, 7])
+    work = [bench.send().work, bench.send().work]
+    assert isinstance(work[0], Prefill)
+    bench.land()
+    assert bench.send().work.tokens == (LAST_SAMPLED,)
+
+
+def test_answers_to_one_long_prompt_share_its_prefill():
+    bench = Bench(stages=2)
+    prompt = list(range(100))
+    for index in range(3):
+        bench.add(index, prompt, index=index)
+    bench.run()
+    assert bench.ranks.prefilled == 99
+    assert [bench.answers[n][0].cached_tokens for n in range(3)] == [0, 99, 99]
+
+
+def test_the_next_turn_reuses_prompt_and_answer():
+    bench = Bench(stages=2)
+    bench.add(1, list(range(70)), max_tokens=5)
+    bench.run()
+    longer = [*range(70), *bench.tokens(1), 1, 2, 3]
+    bench.add(2, longer, max_tokens=5)
+    bench.run()
+    assert bench.answers[2][0].cached_tokens == 74
+    assert bench.tokens(2) == answer(longer, 5)
+
+
+def test_a_result_out_of_turn_or_of_other_rows_ends_the_ring():
+    bench = Bench(stages=2)
+    bench.add(1, [1, 2])
+    step = bench.send()
+    with pytest.raises(RingError, match="out of turn"):
+        bench.planner.done(Result(number=step.number + 1), 0.0)
+    with pytest.raises(RingError, match="not of its rows"):
+        bench.planner.done(Result(number=step.number, tokens=(1,), logprobs=(None,)), 0.0)
+
+
+def test_after_a_reset_it_begins_anew():
+    bench = Bench(stages=2)
+    bench.add(1, list(range(100)))
+    bench.send()
+    bench.planner.reset()
+    bench.flying.clear()
+    bench.ranks = Ranks()
+    assert bench.send() is None
+    bench.add(2, [1, 2, 3])
+    bench.run()
+    assert bench.tokens(2) == answer([1, 2, 3], 10)
