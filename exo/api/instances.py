@@ -59,7 +59,7 @@ async def create(request: web.Request) -> web.Response:
     placement = given_placement(asked, given, card) if given and given.shards else None
     command_id = request.headers.get("Idempotency-Key") or new_id("cmd")
     instance = await context.node.create_instance(card, wanted(asked), placement, command_id)
-    view = instance_view(context.node.state, instance)
+    view = instance_view(context.node, instance)
     created = CreatedView(
         **view.model_dump(),
         message="Instance created.",
@@ -70,14 +70,14 @@ async def create(request: web.Request) -> web.Response:
 
 
 async def list_all(request: web.Request) -> web.Response:
-    state = context_of(request).node.state
-    views = [instance_view(state, instance) for instance in state.instances.values()]
+    node = context_of(request).node
+    views = [instance_view(node, instance) for instance in node.state.instances.values()]
     return json_response(InstanceListView(data=views))
 
 
 async def show(request: web.Request) -> web.Response:
-    state = context_of(request).node.state
-    return json_response(instance_view(state, find_instance(state, _id(request))))
+    node = context_of(request).node
+    return json_response(instance_view(node, find_instance(node.state, _id(request))))
 
 
 async def delete(request: web.Request) -> web.Response:

@@ -78,6 +78,19 @@ class ShardView(PlacedShardView):
     runner: RunnerView | None
 
 
+class RingView(View):
+    """How a ring works, as it was some seconds ago: by rank, the seconds of a decode step and the
+    share of the time that the rank computed (the rest are bubbles); the seconds of a hop; the
+    sequences that decode, in how many micro-batches, and those that wait."""
+
+    seconds: list[float]
+    busy: list[float]
+    hop: float
+    rows: int
+    groups: int
+    waiting: int
+
+
 class InstanceView(View):
     instance_id: str
     model_id: str
@@ -89,6 +102,7 @@ class InstanceView(View):
     context_length: int
     concurrency: int
     shards: list[ShardView]
+    ring: RingView | None
 
 
 class CreatedView(InstanceView):
@@ -204,7 +218,7 @@ def state_view(context: Context) -> StateView:
             nodes=[node_view(context.node, info) for info in state.nodes.values()],
             links=[_link_view(link) for link in state.links.values()],
         ),
-        instances={i.instance_id: instance_view(state, i) for i in state.instances.values()},
+        instances={i.instance_id: instance_view(context.node, i) for i in state.instances.values()},
         downloads=[],
     )
 
@@ -274,8 +288,9 @@ def _wall_time(at: float) -> str:
     return (datetime.now(UTC) - timedelta(seconds=ago)).isoformat(timespec="seconds")
 
 
-def instance_view(state: ClusterState, instance: Instance) -> InstanceView:
-    placement = instance.placement
+def instance_view(node: Node, instance: Instance) -> InstanceView:
+    state, placement = node.state, instance.placement
+    stats = node.ring_stats(instance)
     return InstanceView(
         instance_id=instance.instance_id,
         model_id=instance.card.model_id,
@@ -287,6 +302,7 @@ def instance_view(state: ClusterState, instance: Instance) -> InstanceView:
         context_length=placement.context_length,
         concurrency=placement.concurrency,
         shards=_shard_views(state, instance),
+        ring=RingView(**stats.model_dump(exclude={"type"})) if stats else None,
     )
 
 

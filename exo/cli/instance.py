@@ -233,7 +233,24 @@ def details(instance: JsonObject, names: Mapping[str, str]) -> str:
         for shard in instance["shards"]
     )
     columns = ["rank", "node", "layers", "memory", "runner", "pid", "restarts"]
-    return f"{facts}\n\n{table(columns, rows, empty='It has no shards.')}"
+    shards = table(columns, rows, empty="It has no shards.")
+    return "\n\n".join([facts, shards, *([ring_text(ring)] if (ring := instance["ring"]) else [])])
+
+
+def ring_text(ring: JsonObject) -> str:
+    """How a ring works: what each rank takes for a decode step, and what it waits."""
+    ranks = zip(ring["seconds"], ring["busy"], strict=True)
+    rows = (
+        (rank, f"{seconds * 1e3:.2f} ms", f"{share:.0%}", f"{1 - share:.0%}")
+        for rank, (seconds, share) in enumerate(ranks)
+    )
+    streams = f"{count_text(ring['rows'], 'stream')} in {ring['groups']} micro-batches"
+    return "\n".join(
+        [
+            table(["rank", "decode step", "busy", "bubbles"], rows, empty=""),
+            f"A hop takes {ring['hop'] * 1e3:.2f} ms. {streams}, {ring['waiting']} waiting.",
+        ]
+    )
 
 
 def _wait(api: Client, instance: JsonObject) -> JsonObject:

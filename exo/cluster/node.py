@@ -33,6 +33,7 @@ from exo.cluster.state import ClusterState, Instance, LinkInfo, NodeInfo, Placem
 from exo.cluster.worker import Worker, WorkerOptions
 from exo.device.profile import DeviceProfile, Memory
 from exo.errors import PeerError
+from exo.inference.messages import RingStats
 from exo.inference.types import GenerateRequest
 from exo.models.card import ModelCard
 from exo.models.registry import Registry
@@ -134,6 +135,14 @@ class Node:
             return self._local.memory()
         found = self.network.metadata(node_id).get("memory")
         return Memory.model_validate(found) if found else None
+
+    def ring_stats(self, instance: Instance) -> RingStats | None:
+        """How an instance's ring worked some seconds ago; None if it has not, or has none."""
+        node_id = instance.placement.shards[0].node_id
+        if node_id == self.options.node_id:
+            return self.worker.ring_stats.get(instance.instance_id)
+        found = self.network.metadata(node_id).get("rings", {}).get(instance.instance_id)
+        return RingStats.model_validate(found) if found else None
 
     # Commands.
 
@@ -280,5 +289,6 @@ class Node:
         return None
 
     def _stamp(self) -> None:
-        self.network.stamp({"memory": self._local.memory().model_dump()})
+        rings = {key: stats.model_dump() for key, stats in self.worker.ring_stats.items()}
+        self.network.stamp({"memory": self._local.memory().model_dump(), "rings": rings})
         self._timer = asyncio.get_running_loop().call_later(_STAMP_EVERY, self._stamp)

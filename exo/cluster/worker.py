@@ -40,6 +40,7 @@ from exo.inference.messages import (
     Progress,
     Ready,
     RingLost,
+    RingStats,
 )
 from exo.inference.runner.process import QUIET_SECONDS, Quiet, RunnerProcess
 from exo.inference.types import GenerateRequest
@@ -77,6 +78,7 @@ class _Local:
     failure: ExoError | None = None
     epoch: str | None = None
     quiet: bool = False
+    stats: RingStats | None = None
     task: asyncio.Task[None] | None = None
 
 
@@ -143,6 +145,15 @@ class Worker:
     def runners(self) -> tuple[Runner, ...]:
         """This node's runners, as they are."""
         return tuple(local.runner for local in self._locals.values() if local.runner)
+
+    @property
+    def ring_stats(self) -> dict[str, RingStats]:
+        """How the rings work whose rank 0 is here, by instance."""
+        return {
+            local.runner.instance_id: local.stats
+            for local in self._locals.values()
+            if local.runner and local.stats
+        }
 
     def load(self, instance: Instance) -> int:
         """Requests that this node's rank 0 of the instance is working on."""
@@ -215,6 +226,7 @@ class Worker:
     async def _supervise(self, key: str, local: _Local, instance: Instance, shard: Shard) -> None:
         """One life of one runner, from start to end."""
         local.ready_at, local.failure, local.epoch, local.quiet = None, None, None, False
+        local.stats = None
         local.runner = Runner(
             runner_id=uuid.uuid4().hex,
             instance_id=instance.instance_id,
@@ -302,6 +314,8 @@ class Worker:
                 )
                 await self._tell(local, status=RunnerStatus.CONNECTING, ring=ring)
                 self._form_rings()
+            case RingStats():
+                local.stats = message
             case RingLost(reason=reason):
                 local.ready_at = None
                 await self._tell(local, status=RunnerStatus.CONNECTING, error=reason)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from exo.inference.messages import Load
+from exo.inference.messages import Load, RingStats
 from exo.inference.ring.events import Ring
 from exo.inference.ring.frames import Frame
 from exo.inference.types import FinishReason, Sampling
@@ -132,6 +132,10 @@ class RingEngine(Engine, Protocol):
 
     def stop(self) -> None:
         """The ring is gone: forget all sequences."""
+        ...
+
+    def stats(self) -> RingStats:
+        """How the ring has worked since this was last asked. Rank 0 only."""
         ...
 
     def receive(self, frame: Frame) -> None:

@@ -158,6 +158,20 @@ class Finished(Wire):
     stats: Stats
 
 
+class RingStats(Wire):
+    """How a ring works, from rank 0, every second in which it does: by rank, the seconds of a
+    decode step (smoothed) and the share of the time that it computed, the rest being bubbles; the
+    seconds of a hop; sequences that decode, in how many groups, and those that wait."""
+
+    type: Literal["ring_stats"] = "ring_stats"
+    seconds: tuple[float, ...]
+    busy: tuple[float, ...]
+    hop: float
+    rows: int
+    groups: int
+    waiting: int = 0
+
+
 class RequestFailed(Wire):
     type: Literal["request_failed"] = "request_failed"
     request_id: str
@@ -177,6 +191,7 @@ FromRunner = Annotated[
     | Progress
     | Ready
     | RingLost
+    | RingStats
     | Failed
     | Accepted
     | Tokens

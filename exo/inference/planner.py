@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from exo.errors import RingError
 from exo.inference.engine import Sampled, SequenceSpec
+from exo.inference.meter import Meter
 from exo.inference.pace import ChunkSize, MicroBatches
 from exo.inference.prefix_index import PrefixIndex
 from exo.inference.steps import (
@@ -96,6 +97,7 @@ class Planner:
         self._per_group = 2 if single else 1
         self.chunks = ChunkSize(options.prefill_step)
         self.batches = MicroBatches(options.stages)
+        self.meter = Meter(options.stages)
         self._sequences: dict[int, _Sequence] = {}
         self._queue: deque[int] = deque()
         self._groups: dict[int, list[int]] = {}
@@ -328,6 +330,8 @@ class Planner:
 
     def _observe(self, flight: _Flight, result: Result, now: float) -> None:
         slowest = max(result.seconds, default=0.0)
+        decode = isinstance(flight.step.work, Decode)
+        self.meter.landed(result.seconds, flight.sent, decode=decode)
         match flight.step.work:
             case Prefill(tokens=tokens):
                 self.chunks.prefilled(len(tokens), slowest)

@@ -24,9 +24,7 @@ TERM = Term(number=1, master_id="a")
 GIB = 2**30
 
 
-def device(
-    kind: str = "cpu", flops: float = 1e11, bandwidth: float = 2e10
-) -> DeviceProfile:
+def device(kind: str = "cpu", flops: float = 1e11, bandwidth: float = 2e10) -> DeviceProfile:
     return DeviceProfile.model_validate(
         {
             "kind": kind,

@@ -9,6 +9,7 @@ goes through bytes. The configurations are in architectures.json.
 
 import dataclasses
 import importlib
+import itertools
 import json
 import subprocess
 import sys
@@ -62,10 +63,9 @@ def random_weights(model: nn.Module) -> list[tuple[str, mx.array]]:
     mx.random.seed(1)
     found = []
     for name, array in tree_flatten(model.parameters()):
-        if array.dtype in (mx.float16, mx.bfloat16, mx.float32):
-            noise = 0.02 * mx.random.normal(array.shape)
-            array = array.astype(mx.float32) + noise
-        found.append((name, array))
+        is_float = array.dtype in (mx.float16, mx.bfloat16, mx.float32)
+        noise = 0.02 * mx.random.normal(array.shape)
+        found.append((name, array.astype(mx.float32) + noise if is_float else array))
     mx.eval(found)
     return found
 
@@ -75,7 +75,7 @@ def stages_of(
 ) -> list[Stage]:
     bounds = [0, *cuts, len(layers_of(build(entry, weights)))]
     made: list[Stage] = []
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in itertools.pairwise(bounds):
         model = build(entry, weights)
         made.append(SplitStage(model, trace(model), start, end))
     return made

@@ -186,7 +186,10 @@ def without_measurements(state: Json) -> Json:
         "term": state["term"],
         "index": state["index"],
         "nodes": sorted(nodes, key=lambda node: node["node_id"]),
-        "instances": state["instances"],
+        "instances": {
+            key: {name: value for name, value in instance.items() if name != "ring"}
+            for key, instance in state["instances"].items()
+        },
         "name": state["cluster"]["name"],
         "locked": state["cluster"]["locked"],
     }

@@ -12,7 +12,7 @@ from jinja2 import TemplateError
 
 from exo.errors import EngineError, ModelInvalid, RequestError
 from exo.inference.engine import WARM_UP, Detokenizer, OnProgress, Sampled, SequenceSpec
-from exo.inference.messages import Load
+from exo.inference.messages import Load, RingStats
 from exo.inference.mlx import loading
 from exo.inference.mlx.adapter import TokenizerWrapper, open_tokenizer
 from exo.inference.mlx.executor import Executor
@@ -156,6 +156,16 @@ class MlxEngine:
         self._pipeline = self._remote = None
         self._waiting = True
         mx.clear_cache()
+
+    def stats(self) -> RingStats:
+        planner = _loaded(self._planner)
+        return RingStats(
+            seconds=planner.meter.seconds,
+            busy=planner.meter.busy(time.perf_counter()),
+            hop=planner.batches.hop,
+            rows=planner.decoding,
+            groups=planner.groups,
+        )
 
     def receive(self, frame: Frame) -> None:
         _loaded(self._remote).receive(frame)

@@ -11,7 +11,7 @@ mask. In their place it finds the cache of a layer of the same kind that is here
 cache one number wide, that only counts.
 """
 
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # mlx's own stubs leave some parameters untyped.
 
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ class SplitStage:
         for index, layer in enumerate(layers):
             if not start <= index < end:
                 # The names stay, the weights go.
-                layer.update(tree_map(lambda _: mx.zeros((0,)), layer.parameters()))
+                layer.update(tree_map(_nothing, layer.parameters()))
         replace_calls(layers, [self._role(index, start, end) for index in range(len(layers))])
 
     def make_cache(self) -> list[Cache]:
@@ -149,6 +149,11 @@ def _count(shadow: Cache, tokens: mx.array) -> None:
         rows, length = tokens.shape
         nothing = mx.zeros((rows, 1, length, 1))
         cast("Any", shadow).update_and_fetch(nothing, nothing)
+
+
+def _nothing(array: mx.array) -> mx.array:
+    del array
+    return mx.zeros((0,))
 
 
 def _kind(cache: Cache) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""What a model's own code does with its layers, learned from one forward pass that nobody evaluates.
+"""What a model's own code does with its layers, learned from a forward pass that nobody evaluates.
 
 No weights are read: the pass only builds a graph. What is recorded is in which order the layers are
 called, which caches each of them is given, and what each returns.

@@ -2,8 +2,9 @@
 
 Data goes one way, so each link has one reader and one writer. Who hears nothing from the rank
 before for `SILENCE` seconds, or whose link breaks, closes both its links; so does the next one in
-turn, and within a moment the whole ring is down, and is formed again. Rank 0 sends a FORM frame
-round the ring when its own links stand; when that has come back, all do.
+turn, and within a moment the whole ring is down. Each then rests before it connects again, or the
+wave of closing would find links to close for ever. Rank 0 sends a FORM frame round the ring when
+its own links stand; when that has come back, all do.
 
     keeper     dials the next rank, says hello, then sends a heartbeat when nothing else was sent
     acceptor   takes connections; a thread for each shakes hands, and becomes its reader
@@ -11,6 +12,7 @@ round the ring when its own links stand; when that has come back, all do.
 
 import contextlib
 import logging
+import random
 import socket
 import ssl
 import threading
@@ -26,6 +28,8 @@ HEARTBEAT = 0.4
 SILENCE = 2.0
 # Between two attempts to reach the next rank.
 _PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
+# Seconds of rest after a fall, doubled with each that comes soon after the one before.
+_REST, _LONGEST_REST, _STEADY = 0.1, 1.6, 5.0
 # Strangers may connect too; they are not let to use up the process's threads.
 _MAX_HANDSHAKES = 16
 
@@ -56,6 +60,9 @@ class TcpRing:
         # Links that were written to, to be closed when nobody writes any more.
         self._over: list[Link] = []
         self._closed = False
+        self._falls = 0
+        self._rest_until = 0.0
+        self._up_since = 0.0
         self._sent = 0.0
         self._trouble = ""
         for work, name in ((self._keep, "keeper"), (self._accept, "acceptor")):
@@ -66,6 +73,7 @@ class TcpRing:
         with self._lock:
             if self._spec is None or self._spec.epoch != spec.epoch:
                 self._spec = spec
+                self._falls = 0
                 self._end("The ring is formed anew.")
 
     def send(self, frame: Frame, life: int) -> None:
@@ -104,7 +112,8 @@ class TcpRing:
             if spec is None or self._closed:
                 return
             if not linked:
-                if self._dial(spec, life):
+                self._pause(self._rest_until - time.monotonic(), life)
+                if self._life != life or self._dial(spec, life):
                     attempt = 0
                 else:
                     self._pause(_PAUSES[min(attempt, len(_PAUSES) - 1)], life)
@@ -149,7 +158,8 @@ class TcpRing:
     def _pause(self, seconds: float, life: int) -> None:
         """Wait, but not beyond the end of this life of the ring."""
         with self._lock:
-            self._lock.wait_for(lambda: self._life != life, seconds)
+            if seconds > 0:
+                self._lock.wait_for(lambda: self._life != life, seconds)
 
     # The rank before.
 
@@ -228,6 +238,7 @@ class TcpRing:
             if self._life != life or link is None:
                 raise RingError("the ring is formed anew")
             self._up = True
+            self._up_since = time.monotonic()
             self._trouble = ""
             self._post(RingUp(life))
         if self.rank != 0:
@@ -246,12 +257,20 @@ class TcpRing:
                 link.shut()
         if self._next is not None:
             self._over.append(self._next)
+        if self._next is not None or self._previous is not None:
+            self._rest(steady=was_up and time.monotonic() - self._up_since > _STEADY)
         self._next = self._previous = None
         self._up = False
         self._life += 1
         self._lock.notify_all()
         if was_up:
             self._post(RingDown(life, reason))
+
+    def _rest(self, *, steady: bool) -> None:
+        self._falls = 0 if steady else self._falls
+        rest = min(_REST * 2**self._falls, _LONGEST_REST)
+        self._rest_until = time.monotonic() + rest * random.uniform(0.7, 1.3)  # noqa: S311
+        self._falls = min(self._falls + 1, 10)
 
     def _troubled(self, reason: str, life: int) -> None:
         """Say why the ring cannot be formed, once."""

@@ -5,6 +5,7 @@ The main thread is the only one that touches MLX; others read and write the sock
 """
 
 import argparse
+import faulthandler
 import importlib
 import logging
 import os
@@ -40,6 +41,8 @@ def main() -> None:
     arguments = parser.parse_args()
     # Ctrl-C in a terminal reaches the whole process group; stopping is the daemon's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # For whoever wonders what a runner is at: its stacks go to the log.
+    faulthandler.register(signal.SIGUSR1)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     link = Link(socket.socket(fileno=arguments.fd))
     threading.Thread(target=link.write_forever, name="writer", daemon=True).start()

@@ -5,6 +5,7 @@ the work goes on when the ring stands again.
 """
 
 import contextlib
+import time
 from collections.abc import Generator
 from typing import NoReturn
 
@@ -26,6 +27,8 @@ from exo.inference.runner.alone import load_layers
 from exo.inference.runner.link import Asked, Event, Link
 from exo.inference.runner.service import Service
 
+STATS_SECONDS = 1.0
+
 
 class RankedRunner:
     """One rank, from its first message to its end. Rank 0 has the requests (`service`)."""
@@ -40,6 +43,7 @@ class RankedRunner:
         self._memory: int | None = None
         self._life: int | None = None
         self._warming = False
+        self._told = 0.0
 
     def announce(self) -> None:
         """Say where the rank before finds this one.
@@ -80,11 +84,19 @@ class RankedRunner:
             return
         if not self._warming:
             self._link.send(*self._service.step())
+            self._tell_stats()
             return
         for sampled in self._engine.step():
             if sampled.sequence_id == WARM_UP.sequence_id and sampled.finish_reason:
                 self._warming = False
                 self._ready()
+
+    def _tell_stats(self) -> None:
+        now = time.monotonic()
+        if now - self._told >= STATS_SECONDS:
+            self._told = now
+            stats = self._engine.stats()
+            self._link.send(stats.model_copy(update={"waiting": self._service.waiting}))
 
     def _handle(self, event: Event) -> bool:
         """Take in an event; whether rank 0 may have something to compute now."""

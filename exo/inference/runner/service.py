@@ -63,6 +63,11 @@ class Service:
         """Whether `step` has something to do."""
         return bool(self._answers)
 
+    @property
+    def waiting(self) -> int:
+        """Sequences in the queue."""
+        return self._scheduler.waiting
+
     def handle(self, message: Generate | Cancel, prompt: Sequence[int] = ()) -> list[Wire]:
         """Take in a request (with its prompt's tokens) or a cancellation."""
         if isinstance(message, Cancel):
