@@ -6,10 +6,14 @@ UV = tools/uv.sh
 RUN = $(UV) run --frozen --extra $(EXTRA)
 CHECKS = check-lock check-format check-lint check-types check-imports check-docs check-shell
 
-.PHONY: test check $(CHECKS) fix install-dev
+.PHONY: test test-all check $(CHECKS) fix install-dev
 
 test:
 	$(RUN) pytest $(ARGS)
+
+# Also what takes many minutes: every architecture of mlx-lm.
+test-all:
+	$(RUN) pytest -m "exhaustive or not exhaustive" $(ARGS)
 
 # What must hold besides the tests; changes nothing. `make -k check` does not stop at a failure.
 check: $(CHECKS)

@@ -22,14 +22,20 @@ from mlx import nn
 from mlx.utils import tree_flatten, tree_unflatten
 
 from exo.errors import ExoError
-from exo.inference.mlx.adapter import as_batch, can_batch, extend, states
+from exo.inference.mlx.adapter import as_batch, can_batch, extend, extract, keep_rows, states
+from exo.inference.mlx.plan import SplitPlan
 from exo.inference.mlx.split import SplitStage
 from exo.inference.mlx.stage import Stage, WholeModel
 from exo.inference.mlx.tensors import describe, from_buffer, to_buffers
 from exo.inference.mlx.trace import layers_of, trace
+from exo.models.cuts import cuts
 
 FILE = Path(__file__).with_suffix(".json")
-PROMPT, STEPS = 70, 32
+STEPS = 32
+PROMPT = 70
+PROMPTS = {"whole prompt": [PROMPT], "prompt in chunks": [33, 36, 1]}
+# The lengths of two sequences of a batch: the longer one is longer than most sliding windows.
+ROWS = (9, 30)
 
 
 def configurations() -> dict[str, dict[str, Any]]:
@@ -39,43 +45,59 @@ def configurations() -> dict[str, dict[str, Any]]:
 
 @dataclasses.dataclass
 class Outcome:
-    """What came of one architecture. `cuts` are those that are valid, of so many layers."""
+    """What came of one architecture. `cuts` are those that are valid, of so many layers, and
+    `obstacles` why others are not; it is `refused` if it cannot be split, `failed` if even the
+    whole model cannot be computed here, `wrong` if the stages compute something else."""
 
     name: str
     layers: int = 0
     cuts: list[int] = dataclasses.field(default_factory=list)
+    obstacles: list[str] = dataclasses.field(default_factory=list)
     passed: list[str] = dataclasses.field(default_factory=list)
+    unbatched: str | None = None
     refused: str | None = None
+    failed: str | None = None
     wrong: str | None = None
 
 
 def build(entry: dict[str, Any], weights: list[tuple[str, mx.array]] | None = None) -> nn.Module:
     """The model, with random weights or with these."""
     module = importlib.import_module(f"mlx_lm.models.{entry['module']}")
+    if entry["module"] == "bitnet" and not mx.metal.is_available():
+        module.BitLinear.execute_matmul_kernel = _ternary_matmul
     model = module.Model(module.ModelArgs.from_dict(entry["config"]))
     if weights is not None:
         model.update(tree_unflatten(weights))
     return model
 
 
+def _ternary_matmul(layer: Any, x: mx.array, packed: mx.array) -> mx.array:
+    """What a kernel for Metal computes, elsewhere: four weights of -1, 0 or 1 are in each byte."""
+    rows = [((packed >> shift) & 3).astype(x.dtype) - 1 for shift in (0, 2, 4, 6)]
+    return x @ mx.concatenate(rows)[: layer.out_features].T * layer.weight_scale
+
+
 def random_weights(model: nn.Module) -> list[tuple[str, mx.array]]:
     """Weights that leave nothing at zero or one, where a mistake would not show."""
     mx.random.seed(1)
-    found = []
-    for name, array in tree_flatten(model.parameters()):
-        is_float = array.dtype in (mx.float16, mx.bfloat16, mx.float32)
-        noise = 0.02 * mx.random.normal(array.shape)
-        found.append((name, array.astype(mx.float32) + noise if is_float else array))
+    found = [(name, _noisy(array)) for name, array in tree_flatten(model.parameters())]
     mx.eval(found)
     return found
+
+
+def _noisy(array: mx.array) -> mx.array:
+    if not mx.issubdtype(array.dtype, mx.floating):
+        return array
+    return array.astype(mx.float32) + 0.02 * mx.random.normal(array.shape)
 
 
 def stages_of(
     entry: dict[str, Any], weights: list[tuple[str, mx.array]], cuts: Sequence[int]
 ) -> list[Stage]:
-    bounds = [0, *cuts, len(layers_of(build(entry, weights)))]
+    """Stages that share nothing, each built as its rank would."""
     made: list[Stage] = []
-    for start, end in itertools.pairwise(bounds):
+    n_layers = len(layers_of(build(entry)))
+    for start, end in itertools.pairwise([0, *cuts, n_layers]):
         model = build(entry, weights)
         made.append(SplitStage(model, trace(model), start, end))
     return made
@@ -107,16 +129,14 @@ def generate(stages: Sequence[Stage], chunks: Sequence[int]) -> list[mx.array]:
     for size in chunks:
         logits = forward(stages, caches, mx.array([prompt[at : at + size]]))
         at += size
-    found = [logits]
-    for _ in range(STEPS - 1):
-        found.append(forward(stages, caches, mx.argmax(found[-1], axis=-1)[:, None]))
-    return found
+    return [logits, *steps(stages, caches, logits, STEPS - 1)]
 
 
 def generate_batch(stages: Sequence[Stage]) -> list[mx.array]:
-    """Two sequences of different lengths, as rows of one batch."""
+    """Two sequences of different lengths as rows of one batch, then one of them as the only row,
+    then alone."""
     batches: list[list[Any]] = []
-    for length in (5, 9):
+    for length in ROWS:
         caches = [stage.make_cache() for stage in stages]
         forward(stages, caches, mx.array([[(3 * n) % 40 + 1 for n in range(length)]]))
         rows = [as_batch(cache) for cache in caches]
@@ -124,8 +144,22 @@ def generate_batch(stages: Sequence[Stage]) -> list[mx.array]:
             extend(batch, row)
         batches = batches or rows
     found = [forward(stages, batches, mx.array([[3], [4]]))]
-    for _ in range(5):
-        found.append(forward(stages, batches, mx.argmax(found[-1], axis=-1)[:, None]))
+    found += steps(stages, batches, found[-1], 5)
+    for batch in batches:
+        keep_rows(batch, [1])
+    found += steps(stages, batches, found[-1][1:], 3)
+    alone = [extract(batch, 0) for batch in batches]
+    return found + steps(stages, alone, found[-1], 3)
+
+
+def steps(
+    stages: Sequence[Stage], caches: Sequence[list[Any]], logits: mx.array, count: int
+) -> list[mx.array]:
+    """The logits of so many more steps, greedy."""
+    found: list[mx.array] = []
+    for _ in range(count):
+        logits = forward(stages, caches, mx.argmax(logits, axis=-1)[:, None])
+        found.append(logits)
     return found
 
 
@@ -135,44 +169,60 @@ def same(one: Sequence[mx.array], other: Sequence[mx.array]) -> bool:
 
 
 def judge(entry: dict[str, Any]) -> Outcome:
-    """Try an architecture over two and three stages."""
+    """Try an architecture over two and three stages, and over as many as there can be."""
     outcome = Outcome(entry["name"])
     weights = random_weights(build(entry))
     model = build(entry, weights)
     outcome.layers = len(layers_of(model))
     whole = [WholeModel(model)]
-    expected = {
-        "whole prompt": generate(whole, [PROMPT]),
-        "prompt in chunks": generate(whole, [33, 36, 1]),
-    }
-    batch = generate_batch(whole) if can_batch(model) else None
+    expected = {name: generate(whole, chunks) for name, chunks in PROMPTS.items()}
+    if can_batch(model):
+        try:
+            expected["in a batch"] = generate_batch(whole)
+        except ValueError as error:
+            outcome.unbatched = f"mlx-lm cannot compute it in a batch: {error}"
+    else:
+        outcome.unbatched = "it has caches that cannot be rows of a batch"
     try:
-        valid = sorted(trace(build(entry, weights)).valid_cuts)
-        outcome.cuts = valid
-        if not valid:
-            outcome.refused = "its layers share what cannot travel"
-            return outcome
-        middle = min(valid, key=lambda cut: abs(cut - outcome.layers / 2))
-        plans = [[middle]] + ([[valid[0], valid[-1]]] if len(valid) > 1 else [])
-        for cuts in plans:
-            for name, logits in expected.items():
-                what = f"{len(cuts) + 1} stages, {name}"
-                if not same(generate(stages_of(entry, weights, cuts), chunks_of(name)), logits):
-                    outcome.wrong = f"{what}: other logits"
-                    return outcome
-                outcome.passed.append(what)
-            if batch is not None:
-                if not same(generate_batch(stages_of(entry, weights, cuts)), batch):
-                    outcome.wrong = f"{len(cuts) + 1} stages, in a batch: other logits"
-                    return outcome
-                outcome.passed.append(f"{len(cuts) + 1} stages, in a batch")
+        plan = trace(build(entry, weights))
     except ExoError as error:
         outcome.refused = error.message
+        if by_rule(entry, outcome.layers):
+            outcome.wrong = "exo.models.cuts says that it can be cut"
+        return outcome
+    outcome.cuts = sorted(plan.valid_cuts)
+    if outcome.cuts != by_rule(entry, plan.n_layers):
+        outcome.wrong = "exo.models.cuts says other cuts"
+        return outcome
+    outcome.obstacles = sorted({o for cut in range(1, plan.n_layers) if (o := plan.obstacle(cut))})
+    for where in plans(plan):
+        stages = stages_of(entry, weights, where)
+        for name, logits in expected.items():
+            what = f"{len(stages)} stages, {name}"
+            found = generate(stages, PROMPTS[name]) if name in PROMPTS else generate_batch(stages)
+            if not same(found, logits):
+                outcome.wrong = f"{what}: other logits"
+                return outcome
+            outcome.passed.append(what)
     return outcome
 
 
-def chunks_of(name: str) -> list[int]:
-    return [PROMPT] if name == "whole prompt" else [33, 36, 1]
+def by_rule(entry: dict[str, Any], n_layers: int) -> list[int]:
+    """The cuts that the config alone gives."""
+    found = cuts({"model_type": entry["module"], **entry["config"]})
+    return list(range(1, n_layers) if found is None else found)
+
+
+def plans(plan: SplitPlan) -> list[list[int]]:
+    """Where to cut: in the middle; in three; wherever it can be cut."""
+    valid = sorted(plan.valid_cuts)
+    middle = min(valid, key=lambda cut: abs(cut - plan.n_layers / 2))
+    made = [[middle]]
+    if len(valid) > 1:
+        made.append([valid[0], valid[-1]])
+    if len(valid) > 2:
+        made.append(valid)
+    return made
 
 
 def judged(names: Sequence[str]) -> Iterator[Outcome]:
@@ -188,7 +238,7 @@ def judged(names: Sequence[str]) -> Iterator[Outcome]:
                     left.remove(outcome.name)
                     yield outcome
         if left and process.returncode:
-            yield Outcome(left.pop(0), refused="it cannot be computed here: the process ends")
+            yield Outcome(left.pop(0), failed="the process ends")
 
 
 def main(names: Sequence[str]) -> None:
@@ -199,7 +249,7 @@ def main(names: Sequence[str]) -> None:
             outcome = judge(known[name])
         except Exception as error:  # noqa: BLE001  whatever the model's own code does
             said = (str(error).strip().splitlines() or [""])[0][:100]
-            outcome = Outcome(name, refused=f"it cannot be computed here: {said}")
+            outcome = Outcome(name, failed=said)
         print(json.dumps(dataclasses.asdict(outcome)), flush=True)  # noqa: T201
 
 

@@ -1,38 +1,34 @@
 """Some of a model's layers, for any architecture whose layers are called one after the other.
 
-The model's own code runs on every rank, with a list of layers of full length. A layer of another
-rank computes nothing: those before this rank's own return what came over the ring, those after
-them what is to be sent. So masks, positions, indices and everything that is done between the layers
-stay as the model's authors wrote them, and since MLX is lazy, what only such layers would need
-(the embedding, the head) is never computed, nor read from disk.
-
-A model's code also looks at caches of layers that are elsewhere, to know the position or to make a
-mask. In their place it finds the cache of a layer of the same kind that is here, or a shadow: a
-cache one number wide, that only counts.
+The model's own code runs on every rank, with a list of layers of full length. A layer before this
+rank's own computes nothing, but returns what came over the ring; the last of this rank's own ends
+the pass. So masks, positions, indices and everything that is done between the layers stay as the
+model's authors wrote them, and since MLX is lazy, what only other ranks' layers would need (the
+embedding, the head) is never computed, nor read from disk.
 """
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownMemberType=false
 # mlx's own stubs leave some parameters untyped.
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import mlx.core as mx
 from mlx import nn
-from mlx.utils import tree_map
 
 from exo.errors import ModelInvalid, RingError
-from exo.inference.mlx.adapter import Cache, CacheList, make_prompt_cache
-from exo.inference.mlx.trace import (
-    Call,
-    Replacement,
-    Trace,
-    arrays_in,
-    kind_of,
-    layers_of,
-    rebuilt,
-    replace_calls,
-)
+from exo.inference.mlx.adapter import Cache, make_prompt_cache
+from exo.inference.mlx.exchange import Path, arguments, build, look_up, write
+from exo.inference.mlx.places import Places
+from exo.inference.mlx.plan import Leaf, SplitPlan
+from exo.inference.mlx.replaced import Call, Replacement, put_aside, replace_call
+from exo.inference.mlx.trace import layers_of
+
+_NOTHING = (0,)  # The shape of what is sent where there is no array.
+
+
+class _Reached(Exception):
+    """The last of the own layers has been computed."""
 
 
 class SplitStage:
@@ -42,27 +38,19 @@ class SplitStage:
         ModelInvalid: the layers cannot be cut there.
     """
 
-    def __init__(self, model: nn.Module, plan: Trace, start: int, end: int) -> None:
-        cuts = {0, plan.n_layers, *plan.valid_cuts}
-        if not {start, end} <= cuts or start >= end:
-            raise ModelInvalid(
-                f"A model of this architecture ({kind_of(model)}) cannot be cut into layers "
-                f"{start}-{end}.",
-                hint=f"Its layers may be cut before {_text(plan.valid_cuts)}.",
-            )
+    def __init__(self, model: nn.Module, plan: SplitPlan, start: int, end: int) -> None:
+        _check(plan, start, end)
         self.model = model
         self.last = end == plan.n_layers
-        self._came_as = plan.returns[start - 1] if start else None
-        self._expects = len(list(arrays_in(self._came_as)))
-        self._came: list[mx.array] = []
-        self._leaving: Any = None
-        self._places = _Places(make_prompt_cache(model), plan.users, start, end)
+        self._places = Places(make_prompt_cache(model), plan, start, end)
+        self._borders = _Borders(plan, start, end)
         layers = layers_of(model)
-        for index, layer in enumerate(layers):
-            if not start <= index < end:
-                # The names stay, the weights go.
-                layer.update(tree_map(_nothing, layer.parameters()))
-        replace_calls(layers, [self._role(index, start, end) for index in range(len(layers))])
+        for index in range(start):
+            replace_call(layers[index], self._borders.come(index))
+        for index in self._borders.leavers():
+            replace_call(layers[index], self._borders.leave(index))
+        after = [plan.n_layers] if self.last else []
+        put_aside(model, layers[start:end], plan.needed([*range(start, end), *after]))
 
     def make_cache(self) -> list[Cache]:
         return self._places.of(make_prompt_cache(self.model))
@@ -70,103 +58,106 @@ class SplitStage:
     def __call__(
         self, tokens: mx.array, inputs: Sequence[mx.array], cache: list[Cache]
     ) -> list[mx.array]:
-        if len(inputs) != self._expects:
-            raise RingError(f"{len(inputs)} tensors came where {self._expects} were due.")
-        self._came = list(inputs)
-        logits = cast("Call", self.model)(tokens, cache=self._places.everywhere(cache))
+        self._borders.open(tokens, inputs)
+        try:
+            outputs = [cast("Call", self.model)(tokens, cache=self._places.everywhere(cache))]
+        except _Reached:
+            outputs = self._borders.outputs()
+        finally:
+            self._borders.close()
         self._places.advance(cache, tokens)
-        leaving, self._leaving, self._came = self._leaving, None, []
-        return [cast("mx.array", logits)] if self.last else list(arrays_in(leaving))
+        return outputs
 
-    def _role(self, index: int, start: int, end: int) -> Replacement:
+
+class _Borders:
+    """What comes over the borders of a stage in one pass, and what goes. The model's layers are
+    given its methods, so it must not know the model: a circle would be freed too late."""
+
+    def __init__(self, plan: SplitPlan, start: int, end: int) -> None:
+        self._plan = plan
+        self._start, self._end = start, end
+        self._arriving = plan.travelling(start)
+        self._leaving = plan.travelling(end) if end < plan.n_layers else None
+        self._tokens = mx.zeros((1, 1), dtype=mx.int32)
+        self._arrays: dict[Leaf, mx.array | None] = {}
+
+    def open(self, tokens: mx.array, inputs: Sequence[mx.array]) -> None:
+        if len(inputs) != len(self._arriving):
+            raise RingError(f"{len(inputs)} tensors came where {len(self._arriving)} were due.")
+        self._tokens = tokens
+        self._arrays = {
+            leaf: None if array.shape == _NOTHING else array
+            for leaf, array in zip(self._arriving, inputs, strict=True)
+        }
+
+    def outputs(self) -> list[mx.array]:
+        arrays = [self._arrays[leaf] for leaf in self._leaving or ()]
+        return [mx.zeros(_NOTHING) if array is None else array for array in arrays]
+
+    def close(self) -> None:
+        self._arrays = {}
+
+    def leavers(self) -> list[int]:
+        """The own layers of which something is to be sent, and the last one."""
+        if self._leaving is None:
+            return []
+        own = {leaf.layer for leaf in self._leaving if leaf.layer >= self._start}
+        return sorted(own | {self._end - 1})
+
+    def come(self, index: int) -> Replacement:
+        """In the place of a layer of an earlier rank."""
+        form = self._plan.forms[index]
+        written = [
+            leaf for leaf in self._arriving if leaf.layer == index and leaf.path[0] is not None
+        ]
+
         def come(own: Call, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-            del own, args, kwargs
-            return rebuilt(self._came_as, iter(_copies(self._came)))
+            del own
+            given = arguments(args, kwargs)
+            for leaf in written:
+                name, *path = leaf.path
+                write(given[cast("str", name)], tuple(path), self._arrays[leaf])
+            return build(form, lambda path: self._stand_in(index, path), given)
 
-        def compute(own: Call, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-            return own(*args, **kwargs)
+        return come
+
+    def _stand_in(self, index: int, path: Path) -> mx.array:
+        """What came from a layer, or something of the same shape that nobody will read. A copy:
+        the model may change it in place."""
+        for layer in (index, self._start - 1):
+            array = self._arrays.get(Leaf(layer, path))
+            if array is not None:
+                return mx.stop_gradient(array)
+        rows, length = self._tokens.shape
+        return self._plan.shapes[Leaf(index, path)].zeros(rows, length)
+
+    def leave(self, index: int) -> Replacement:
+        """Around an own layer of which something is to be sent."""
+        leaving = [leaf for leaf in self._leaving or () if leaf.layer == index]
 
         def leave(own: Call, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
             result = own(*args, **kwargs)
-            # The model may go on to change the arrays that it got.
-            self._leaving = rebuilt(result, iter(_copies(arrays_in(result))))
+            values: Mapping[Any, Any] = {**arguments(args, kwargs), None: result}
+            for leaf in leaving:
+                array = look_up(values[leaf.path[0]], leaf.path[1:])
+                # A copy: the model may change it in place.
+                self._arrays[leaf] = None if array is None else mx.stop_gradient(array)
+            if index == self._end - 1:
+                raise _Reached
             return result
 
-        def follow(own: Call, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-            del own, args, kwargs
-            return rebuilt(self._leaving, iter(_copies(arrays_in(self._leaving))))
-
-        if index < start:
-            return come
-        if index >= end:
-            return follow
-        return leave if index == end - 1 and not self.last else compute
+        return leave
 
 
-class _Places:
-    """Which caches a stage has, and where in the whole model's list they stand.
-
-    `of` picks those of the stage's own layers, and a shadow for each kind of which no layer is
-    here; `everywhere` is the list that the model's code is given.
-    """
-
-    def __init__(
-        self, caches: Sequence[Cache], users: Sequence[set[int]], start: int, end: int
-    ) -> None:
-        own = set(range(start, end))
-        kinds = [_kind(cache) for cache in caches]
-        # What no layer is given belongs to the model's own code, which runs everywhere.
-        self._own = [at for at, who in enumerate(users) if who & own or not who]
-        here = {kinds[at]: number for number, at in reversed(list(enumerate(self._own)))}
-        self._shadows: list[int] = []
-        self._place: list[int] = []
-        for at, kind in enumerate(kinds):
-            if at in self._own:
-                self._place.append(self._own.index(at))
-                continue
-            if kind not in here:
-                here[kind] = len(self._own) + len(self._shadows)
-                self._shadows.append(at)
-            self._place.append(here[kind])
-
-    def of(self, caches: Sequence[Cache]) -> list[Cache]:
-        return [caches[at] for at in (*self._own, *self._shadows)]
-
-    def everywhere(self, cache: Sequence[Cache]) -> list[Cache]:
-        return [cache[place] for place in self._place]
-
-    def advance(self, cache: Sequence[Cache], tokens: mx.array) -> None:
-        """Let the shadows count the tokens."""
-        for shadow in cache[len(self._own) :]:
-            _count(shadow, tokens)
-
-
-def _count(shadow: Cache, tokens: mx.array) -> None:
-    if isinstance(shadow, CacheList):
-        for part in shadow.caches:
-            _count(part, tokens)
-    elif hasattr(shadow, "update_and_fetch"):
-        rows, length = tokens.shape
-        nothing = mx.zeros((rows, 1, length, 1))
-        cast("Any", shadow).update_and_fetch(nothing, nothing)
-
-
-def _nothing(array: mx.array) -> mx.array:
-    del array
-    return mx.zeros((0,))
-
-
-def _kind(cache: Cache) -> tuple[object, ...]:
-    """What two caches have in common that are always at the same position, with the same mask."""
-    if isinstance(cache, CacheList):
-        return (type(cache), *(_kind(part) for part in cache.caches))
-    return (type(cache), *(getattr(cache, name, None) for name in ("max_size", "chunk_size")))
-
-
-def _copies(arrays: Any) -> list[mx.array]:
-    """The same values as other objects: what is done to one in place leaves the others alone."""
-    return [mx.stop_gradient(array) for array in arrays]
-
-
-def _text(cuts: frozenset[int]) -> str:
-    return ", ".join(map(str, sorted(cuts))) or "no layer"
+def _check(plan: SplitPlan, start: int, end: int) -> None:
+    if not 0 <= start < end <= plan.n_layers:
+        raise ModelInvalid(f"A model of {plan.n_layers} layers has no layers {start}-{end}.")
+    for cut in {start, end} - {0, plan.n_layers}:
+        obstacle = plan.obstacle(cut)
+        if obstacle is not None:
+            valid = ", ".join(map(str, sorted(plan.valid_cuts))) or "no layer"
+            raise ModelInvalid(
+                f"The layers of this model ({plan.architecture}) cannot be cut before layer {cut}: "
+                f"{obstacle}.",
+                hint=f"They may be cut before {valid}.",
+            )

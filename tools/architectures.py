@@ -1,0 +1,96 @@
+"""Write docs/architectures.md: which architectures can be split, found out by splitting each.
+
+It takes some minutes. `--check` writes nothing, and fails where the page says something else, where
+stages compute something else than the whole model, or where too few architectures pass.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ["MLX_DISABLE_COMPILE"] = "1"
+
+from tests.inference.architectures import Outcome, configurations, judged  # noqa: E402
+
+PAGE = ROOT / "docs" / "architectures.md"
+LEAST = 115
+NOTE = "<!-- Written by tools/architectures.py. Do not edit. -->"
+INTRODUCTION = """\
+# Architectures
+
+Which models can lie on several nodes. exo splits a model by its layers, with the model's own code
+from mlx-lm, and learns from that code what has to travel between two layers; where layers share
+keys and values they stay on one node.
+
+Each row is a small model with random weights, made from a configuration of mlx-lm {version}'s own
+tests. It **passes** if two stages, three, and as many as its layers allow compute exactly the
+logits of the whole model, bit for bit, for a prompt of 70 tokens, whole and in chunks, and 32 steps
+after it; and for two sequences of different lengths in a batch, of which one is then taken out.
+
+{passed} of {all} pass, {refused} are refused, {failed} cannot be computed on a Linux CPU at all.
+
+| architecture | result | layers | may be cut before |
+|---|---|---|---|
+"""
+
+
+def page(outcomes: Sequence[Outcome]) -> str:
+    """The page, with the rows in order of their names."""
+    known = sorted(outcomes, key=lambda outcome: outcome.name.lower())
+    text = INTRODUCTION.format(
+        version=version("mlx-lm"),
+        passed=sum(1 for outcome in known if _passed(outcome)),
+        refused=sum(1 for outcome in known if outcome.refused),
+        failed=sum(1 for outcome in known if outcome.failed),
+        all=len(known),
+    )
+    return f"{NOTE}\n\n{text}" + "".join(_row(outcome) for outcome in known)
+
+
+def _passed(outcome: Outcome) -> bool:
+    return not (outcome.refused or outcome.failed or outcome.wrong)
+
+
+def _row(outcome: Outcome) -> str:
+    result = "passes"
+    if outcome.wrong:
+        result = f"**wrong**: {outcome.wrong}"
+    elif outcome.refused:
+        result = f"refused: {outcome.refused}"
+    elif outcome.failed:
+        result = f"not tried: {outcome.failed}"
+    elif outcome.unbatched:
+        result = f"passes, but not in batches: {outcome.unbatched}"
+    cuts = ""
+    if len(outcome.cuts) == outcome.layers - 1:
+        cuts = "any"
+    elif outcome.cuts:
+        cuts = f"{', '.join(map(str, outcome.cuts))}: {'; '.join(outcome.obstacles)}"
+    return f"| {outcome.name} | {result} | {outcome.layers or ''} | {cuts} |\n"
+
+
+def main(check: bool) -> int:
+    outcomes: list[Outcome] = []
+    for outcome in judged(list(configurations())):
+        outcomes.append(outcome)
+        bad = outcome.wrong or outcome.refused or outcome.failed
+        print(f"{len(outcomes):3} {outcome.name}: {bad or 'passes'}", flush=True)
+    text = page(outcomes)
+    wrong = [outcome.name for outcome in outcomes if outcome.wrong]
+    passed = sum(1 for outcome in outcomes if _passed(outcome))
+    if not check:
+        PAGE.write_text(text, "utf-8")
+    drifted = PAGE.read_text("utf-8") != text
+    if drifted:
+        print(f"{PAGE} says something else: run tools/architectures.py.")
+    if wrong or passed < LEAST:
+        print(f"{passed} pass; wrong: {', '.join(wrong) or 'none'}.")
+    return 1 if drifted or wrong or passed < LEAST else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv[1:]))
