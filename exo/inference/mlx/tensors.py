@@ -13,7 +13,7 @@ from exo.errors import RingError
 
 _DTYPES = {
     str(dtype).removeprefix("mlx.core."): dtype
-    for dtype in (mx.float32, mx.bfloat16, mx.float16, mx.int32, mx.uint32)
+    for dtype in (mx.float32, mx.bfloat16, mx.float16, mx.int32, mx.uint32, mx.bool_)
 }
 Shape = tuple[str, list[int]]
 
