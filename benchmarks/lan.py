@@ -35,6 +35,8 @@ HOSTS = 4
 EVERY = 0.015
 PATIENCE = 60.0
 NAP = 10.0
+# The tests' hosts do without a spare runner.
+SETTINGS: Json = {**AS_IT_COMES, "spare_runners": 1}
 # Seconds, by what they are counted from.
 Times = dict[str, float]
 
@@ -127,7 +129,7 @@ class Bench:
 
         def start(host: Host) -> None:
             begun.append(time.monotonic())
-            host.start(**AS_IT_COMES)
+            host.start(**SETTINGS)
             self._watcher.begin(host)
 
         with ThreadPoolExecutor(HOSTS) as threads:
@@ -140,7 +142,7 @@ class Bench:
         host.stop()
         self._together(self._hosts[:-1])
         begun = time.monotonic()
-        host.start(**AS_IT_COMES)
+        host.start(**SETTINGS)
         self._watcher.begin(host)
         return self._started(begun)
 
@@ -159,7 +161,7 @@ class Bench:
         self._watcher.end(master)
         master.kill()
         took = self._new_master(rest) - begun
-        master.start(**AS_IT_COMES)
+        master.start(**SETTINGS)
         self._watcher.begin(master)
         self._together(self._hosts)
         return {"": took}
@@ -222,10 +224,18 @@ def one_master(views: list[View], among: Collection[str]) -> bool:
     return term is not None and term["master_id"] in among and all(v.term == term for v in views)
 
 
+def find_compiled(folder: Path) -> None:
+    """Let the daemons find their modules compiled, as those of an installation are, whatever the
+    environment of this process says: the first one to run fills the folder."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
+
+
 @contextmanager
 def network() -> Iterator[Lan]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        find_compiled(folder / "modules")
         measured = folder / "measured" / "home"
         measured.parent.mkdir()
         daemon = Daemon.start(measured, spare_runners=0)

@@ -84,6 +84,7 @@ class _Daemon:
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
         self._environment = blas_environment(paths.cache)
+        self._preparing: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
         await asyncio.to_thread(keep_to_machine, self._paths)
@@ -107,16 +108,16 @@ class _Daemon:
         await web.SockSite(server, listener).start()
         self._catch_signals()
         api = f"http://{address}"
-        measuring = asyncio.create_task(self._measure(context, api))
         try:
             # A node that is ready knows its cluster, unless that is in the middle of an election.
             await node.wait_joined(JOIN_PATIENCE)
             self._ready(context, api)
-            await node.worker.keep_spares()
+            self._preparing = asyncio.create_task(self._prepare(context, api))
             await self._stop.wait()
             await self._drain(context)
         finally:
-            measuring.cancel()
+            if self._preparing:
+                self._preparing.cancel()
             await server.cleanup()
             await network.leave()
             await node.close()
@@ -211,6 +212,12 @@ class _Daemon:
             ) from error
         log.info("exo %s is ready on %s, node %s.", __version__, api, node_id)
         self._on_ready(_status(context, api))
+
+    async def _prepare(self, context: Context, api: str) -> None:
+        """What keeps the cores busy and nobody waits for: when the node is up, so that no start is
+        slower for it, and one after the other, since it would disturb the measurement."""
+        await self._measure(context, api)
+        await context.node.worker.keep_spares()
 
     async def _measure(self, context: Context, api: str) -> None:
         known = cached(self._paths.device, self._environment)

@@ -106,9 +106,11 @@ class Network:
             ConfigError: an address is wrong.
             HomeError: the term on disk cannot be read.
         """
+        term = await asyncio.to_thread(self._terms.load)
         listening = await self._links.listen(self._options.listen)
+        # Nothing is waited for in between, so that the core hears of every link.
         self.me = replace(self.me, addresses=self.listening)
-        self._core = self._make_core(self.me, await asyncio.to_thread(self._terms.load))
+        self._core = self._make_core(self.me, term)
         for address in self._options.peers:
             self.find(address)
         self._handle(Tick())
