@@ -7,15 +7,25 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
+from mlx import nn
 from mlx.utils import tree_flatten
 
 from exo.errors import ModelInvalid, RingError
 from exo.inference.mlx.adapter import open_model
 from exo.inference.mlx.split import SplitStage
+from exo.inference.mlx.stage import WholeModel
 from exo.inference.mlx.trace import trace
 from tests.models_maker import make_model
 
-from .architectures import build, configurations, judge, layers_of, random_weights
+from .architectures import (
+    build,
+    configurations,
+    generate,
+    judge,
+    layers_of,
+    random_weights,
+    same,
+)
 
 ROOT = Path(__file__).parents[2]
 KNOWN = configurations()
@@ -52,6 +62,25 @@ def test_stages_compute_what_the_whole_model_computes(name):
     assert outcome.wrong is None
     assert outcome.refused is None
     assert len(outcome.passed) >= 4
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3n", "falcon_h1"])
+@pytest.mark.parametrize("mode", ["affine", "mxfp4"])
+def test_stages_of_a_quantised_model_compute_what_it_computes_whole(name, mode):
+    def build_quantised():
+        model = build(KNOWN[name], weights)
+        nn.quantize(model, 32, 4, mode=mode, class_predicate=_can_be_quantised)
+        return model
+
+    weights = random_weights(build(KNOWN[name]))
+    plan = trace(build_quantised())
+    stages = [SplitStage(build_quantised(), plan, 0, 2), SplitStage(build_quantised(), plan, 2, 3)]
+    stages.append(SplitStage(build_quantised(), plan, 3, plan.n_layers))
+    assert same(generate(stages, [33, 37]), generate([WholeModel(build_quantised())], [33, 37]))
+
+
+def _can_be_quantised(_, module) -> bool:
+    return hasattr(module, "to_quantized") and module.weight.shape[-1] % 32 == 0
 
 
 @pytest.mark.exhaustive

@@ -77,9 +77,15 @@ def put_aside(model: nn.Module, own: Sequence[nn.Module], needed: Collection[str
 
 def _with_aside(cls: type[nn.Module]) -> type[nn.Module]:
     def contains(self: nn.Module, key: object) -> bool:
-        return dict.__contains__(self, key) or key in vars(self)
+        return dict.__contains__(_items(self), key) or key in vars(self)
 
-    return type(cls.__name__, (cls,), {"__missing__": _aside, "__contains__": contains})
+    def get(self: nn.Module, key: str, default: Any = None) -> Any:
+        if key in vars(self):
+            return vars(self)[key]
+        return dict[str, Any].get(_items(self), key, default)
+
+    methods = {"__missing__": _aside, "__contains__": contains, "get": get}
+    return type(cls.__name__, (cls,), methods)
 
 
 def _aside(self: nn.Module, key: str) -> Any:
