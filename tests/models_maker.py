@@ -37,19 +37,20 @@ def make_model(
     layers: int = 3,
     context: int = 2048,
     seed: int = 0,
+    scale: int = 1,
 ) -> Path:
     """A model folder. With several `files` there is an index; with `bits` it is quantised, and
-    the scales keep `dtype`."""
+    the scales keep `dtype`. It is `scale` times as wide as a tiny one."""
     folder.mkdir(parents=True)
     config: dict[str, Any] = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "hidden_size": HIDDEN,
+        "hidden_size": HIDDEN * scale,
         "num_hidden_layers": layers,
-        "num_attention_heads": HEADS,
-        "num_key_value_heads": KV_HEADS,
+        "num_attention_heads": HEADS * scale,
+        "num_key_value_heads": KV_HEADS * scale,
         "head_dim": HIDDEN // HEADS,
-        "intermediate_size": FEED_FORWARD,
+        "intermediate_size": FEED_FORWARD * scale,
         "vocab_size": VOCABULARY,
         "rms_norm_eps": 1e-5,
         "rope_theta": 10000.0,
@@ -59,7 +60,7 @@ def make_model(
         "bos_token_id": SPECIAL.index("<s>"),
         "eos_token_id": END_ID,
     }
-    weights = _random_weights(layers, dtype, seed)
+    weights = _random_weights(layers, dtype, seed, scale)
     if bits is not None:
         config["quantization"] = {"group_size": GROUP, "bits": bits}
         weights = _quantised(weights, bits)
@@ -69,7 +70,8 @@ def make_model(
     return folder
 
 
-def _random_weights(layers: int, dtype: mx.Dtype, seed: int) -> Weights:
+def _random_weights(layers: int, dtype: mx.Dtype, seed: int, width: int) -> Weights:
+    hidden, forward = HIDDEN * width, FEED_FORWARD * width
     keys = iter(list(mx.random.split(mx.random.key(seed), 2 + 7 * layers)))
     weights: Weights = {}
 
@@ -77,21 +79,21 @@ def _random_weights(layers: int, dtype: mx.Dtype, seed: int) -> Weights:
         values = mx.random.normal((rows, columns), key=next(keys)) * scale
         weights[f"{name}.weight"] = values.astype(dtype)
 
-    matrix("model.embed_tokens", VOCABULARY, HIDDEN, 1.0)
-    matrix("lm_head", VOCABULARY, HIDDEN, 0.4)
-    weights["model.norm.weight"] = mx.ones((HIDDEN,), dtype=dtype)
+    matrix("model.embed_tokens", VOCABULARY, hidden, 1.0)
+    matrix("lm_head", VOCABULARY, hidden, 0.4)
+    weights["model.norm.weight"] = mx.ones((hidden,), dtype=dtype)
     head = HIDDEN // HEADS
     for number in range(layers):
         layer = f"model.layers.{number}"
         for norm in ("input_layernorm", "post_attention_layernorm"):
-            weights[f"{layer}.{norm}.weight"] = mx.ones((HIDDEN,), dtype=dtype)
-        matrix(f"{layer}.self_attn.q_proj", HEADS * head, HIDDEN, 0.2)
-        matrix(f"{layer}.self_attn.k_proj", KV_HEADS * head, HIDDEN, 0.2)
-        matrix(f"{layer}.self_attn.v_proj", KV_HEADS * head, HIDDEN, 0.2)
-        matrix(f"{layer}.self_attn.o_proj", HIDDEN, HEADS * head, 0.2)
-        matrix(f"{layer}.mlp.gate_proj", FEED_FORWARD, HIDDEN, 0.2)
-        matrix(f"{layer}.mlp.up_proj", FEED_FORWARD, HIDDEN, 0.2)
-        matrix(f"{layer}.mlp.down_proj", HIDDEN, FEED_FORWARD, 0.2)
+            weights[f"{layer}.{norm}.weight"] = mx.ones((hidden,), dtype=dtype)
+        matrix(f"{layer}.self_attn.q_proj", hidden, hidden, 0.2)
+        matrix(f"{layer}.self_attn.k_proj", KV_HEADS * width * head, hidden, 0.2)
+        matrix(f"{layer}.self_attn.v_proj", KV_HEADS * width * head, hidden, 0.2)
+        matrix(f"{layer}.self_attn.o_proj", hidden, hidden, 0.2)
+        matrix(f"{layer}.mlp.gate_proj", forward, hidden, 0.2)
+        matrix(f"{layer}.mlp.up_proj", forward, hidden, 0.2)
+        matrix(f"{layer}.mlp.down_proj", hidden, forward, 0.2)
     return weights
 
 

@@ -234,7 +234,9 @@ def details(instance: JsonObject, names: Mapping[str, str]) -> str:
     )
     columns = ["rank", "node", "layers", "memory", "runner", "pid", "restarts"]
     shards = table(columns, rows, empty="It has no shards.")
-    return "\n\n".join([facts, shards, *([ring_text(ring)] if (ring := instance["ring"]) else [])])
+    return "\n\n".join(
+        [facts, shards, *([ring_text(ring)] if (ring := instance.get("ring")) else [])]
+    )
 
 
 def ring_text(ring: JsonObject) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 # A chunk of prefill beside decode steps takes between these many times a decode step's time: the
 # gap between two tokens of a stream then stays under three times its quiet one.
 _SHORT, _LONG = 0.9, 1.4
-_SMALLEST = 16
+_SMALLEST = 1
 _FIRST = 64
 # Weight of what was measured last.
 _NEW = 0.2
@@ -38,7 +38,7 @@ class ChunkSize:
         if tokens != self._beside or not self._decode:
             return
         if seconds > _LONG * self._decode:
-            self._beside = max(_SMALLEST, int(self._beside * 0.75))
+            self._beside = max(_SMALLEST, int(self._beside * max(self._decode / seconds, 0.25)))
         elif seconds < _SHORT * self._decode:
             self._beside = min(self._largest, int(self._beside * 1.3) + 1)
 

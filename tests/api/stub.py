@@ -7,9 +7,10 @@ from typing import Any
 
 from exo.cluster.commands import find_node
 from exo.cluster.security import Lock
-from exo.cluster.state import ClusterState, NodeInfo
+from exo.cluster.state import ClusterState, Instance, NodeInfo
 from exo.device.profile import Memory
 from exo.errors import ExoError, RequestError
+from exo.inference.messages import RingStats
 from exo.p2p.core import Status
 from exo.p2p.measure import LinkMeasure
 from exo.p2p.term import Term
@@ -71,6 +72,7 @@ class StubNode:
     """The node `a`, the master, with `b` beside it."""
 
     def __init__(self) -> None:
+        self.rings: dict[str, RingStats] = {}
         self.state: ClusterState = make_state(nodes={n: node(n, f"node-{n}") for n in "ab"})
         self.network = StubNetwork()
         self.options = SimpleNamespace(node_id="a")
@@ -84,6 +86,9 @@ class StubNode:
 
     def memory_of(self, node_id: str) -> Memory | None:
         return self.memory.get(node_id)
+
+    def ring_stats(self, instance: Instance) -> RingStats | None:
+        return self.rings.get(instance.instance_id)
 
     async def drain(self, name: str, *, draining: bool) -> NodeInfo:
         if self.error:

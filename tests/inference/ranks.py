@@ -34,6 +34,7 @@ class Rank:
     def __init__(self, process: RunnerProcess) -> None:
         self.process = process
         self.said: list[FromRunner | Quiet] = []
+        self.times: list[float] = []
         self._changed = asyncio.Event()
         self._task = asyncio.create_task(self._listen())
 
@@ -48,6 +49,11 @@ class Rank:
                 self._changed.clear()
                 await self._changed.wait()
 
+    async def heard(self) -> None:
+        """Wait for it to say something."""
+        self._changed.clear()
+        await self._changed.wait()
+
     async def stop(self) -> None:
         await self.process.stop()
         await self._task
@@ -55,6 +61,7 @@ class Rank:
     async def _listen(self) -> None:
         async for message in self.process.messages():
             self.said.append(message)
+            self.times.append(asyncio.get_running_loop().time())
             self._changed.set()
         self._changed.set()
 
@@ -69,9 +76,11 @@ class Ranks:
         self._load = load
         self.ranks: list[Rank] = []
         self._asked = 0
+        self._engine = "mlx"
 
-    async def start(self, environments: Sequence[dict[str, str]] = ()) -> None:
+    async def start(self, environments: Sequence[dict[str, str]] = (), engine: str = "mlx") -> None:
         """Return when all are ready."""
+        self._engine = engine
         extra = environments or [{}] * self.size
         self.ranks = [await self._start(rank, extra[rank]) for rank in range(self.size)]
         await self.connect()
@@ -151,7 +160,7 @@ class Ranks:
                 await rank.wait_for(RingLost, mark)
 
     async def _start(self, rank: int, environment: dict[str, str]) -> Rank:
-        process = await RunnerProcess.start("mlx", {**ENVIRONMENT, **environment})
+        process = await RunnerProcess.start(self._engine, {**ENVIRONMENT, **environment})
         settings = {
             "path": self._folder,
             "start_layer": self.bounds[rank],

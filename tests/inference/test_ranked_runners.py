@@ -81,8 +81,7 @@ async def test_a_rank_that_dies_ends_the_answers_and_the_others_keep_their_layer
     expected = await ranks.answer("a", max_tokens=8)
     request_id = ranks.ask("go on", **LONG)
     while len(ranks.tokens(request_id)) < 3:
-        await ranks.ranks[0]._changed.wait()
-        ranks.ranks[0]._changed.clear()
+        await ranks.ranks[0].heard()
     pids = [each.process.pid for each in ranks.ranks]
     marks = [len(each.said) for each in ranks.ranks]
     os.kill(pids[rank], signal.SIGKILL)

@@ -36,8 +36,14 @@ def open_tokenizer(path: Path, config: dict[str, Any]) -> TokenizerWrapper:
 # What a model's caches can do, by those of the whole model: every rank must act alike.
 
 
+# Their code takes the position of a batch for that of one sequence.
+_ALONE = frozenset({"gpt_bigcode"})
+
+
 def can_batch(model: nn.Module) -> bool:
     """Whether sequences of this model can be rows of one batch."""
+    if getattr(model, "model_type", "") in _ALONE:
+        return False
     return all(hasattr(cache, "merge") for cache in _flat(make_prompt_cache(model)))
 
 

@@ -21,10 +21,11 @@ from exo.inference.mlx.executor import Computed, Executor
 from exo.inference.mlx.tensors import describe, from_buffer, to_buffers
 from exo.inference.ring.events import Ring
 from exo.inference.ring.frames import Frame, Kind
-from exo.inference.steps import Prefill, Result, Step, pack, unpack_result, unpack_step
+from exo.inference.steps import Decode, Prefill, Result, Step, pack, unpack_result, unpack_step
 
 # Steps between two times that MLX is told to give unused memory back.
 _TIDY_EVERY = 256
+_LARGE = 256
 
 
 class Pipeline(Protocol):
@@ -50,23 +51,37 @@ class Alone:
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         self._begun: deque[tuple[Step, Computed, float]] = deque()
-        self._read_at = 0.0
+        self._results: deque[Result] = deque()
+        self._ended = 0.0
 
     def submit(self, step: Step) -> None:
+        if not isinstance(step.work, Decode):
+            # Whoever holds on to the caches while they grow makes MLX copy them: so a chunk of a
+            # prompt is waited for, and what was begun before it first, to know what each took.
+            while self._begun:
+                self._end()
+        begun = time.perf_counter()
         computed = self._executor.run(step, ())
-        mx.async_eval(*computed.outputs())
-        self._begun.append((step, computed, time.perf_counter()))
+        self._begun.append((step, computed, begun))
+        if isinstance(step.work, Decode):
+            mx.async_eval(*computed.outputs())
+        else:
+            self._end()
 
     def collect(self) -> list[Result]:
-        if not self._begun:
-            return []
+        if self._begun and not self._results:
+            self._end()
+        return [self._results.popleft()] if self._results else []
+
+    def _end(self) -> None:
+        """Wait for the oldest step."""
         step, computed, begun = self._begun.popleft()
         mx.eval(*computed.outputs())
         now = time.perf_counter()
-        seconds = now - max(begun, self._read_at)
-        self._read_at = now
+        seconds = now - max(begun, self._ended)
+        self._ended = now
         _tidy(step)
-        return [_result(step, computed, [seconds])]
+        self._results.append(_result(step, computed, [seconds]))
 
 
 class Head:
@@ -161,6 +176,8 @@ def _result(step: Step, computed: Computed, seconds: list[float]) -> Result:
 
 
 def _tidy(step: Step) -> None:
-    """Give memory back that a chunk of a prompt needed and later steps will not."""
-    if isinstance(step.work, Prefill) or step.number % _TIDY_EVERY == 0:
+    """Give memory back that a large chunk of a prompt needed and later steps will not. To get it
+    again costs more than a small one takes."""
+    large = isinstance(step.work, Prefill) and len(step.work.tokens) >= _LARGE
+    if large or step.number % _TIDY_EVERY == 0:
         mx.clear_cache()
