@@ -172,6 +172,7 @@ class _Daemon:
                 spare_runners=settings.spare_runners,
                 prefix_cache_bytes=settings.prefix_cache_mb * 2**20,
                 max_queue=settings.max_queue,
+                ring_host=settings.p2p_host or "::",
             ),
             EventLog(paths.database),
             Registry(settings.models_dir or paths.models),
