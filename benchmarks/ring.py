@@ -42,7 +42,7 @@ class LockStep(MlxEngine):
         size = super().load(load, progress)
         if self._planner is not None:
             self._planner.batches = OneGroup(load.size)
-            self._planner._depth = 1
+            self._planner.depth = 1
         return size
 
 

@@ -93,7 +93,7 @@ class Planner:
         self._prefixes = prefixes
         single = options.stages == 1
         # One stage is kept busy by the step after the one it computes.
-        self._depth = 2 if single else options.stages + 1
+        self.depth = 2 if single else options.stages + 1
         self._per_group = 2 if single else 1
         self.chunks = ChunkSize(options.prefill_step)
         self.batches = MicroBatches(options.stages)
@@ -150,7 +150,7 @@ class Planner:
 
     def next(self, now: float) -> Step | None:
         """The next step to carry out; None if nothing can be, before a result has come."""
-        if len(self._flights) >= self._depth:
+        if len(self._flights) >= self.depth:
             return None
         self._finish_prompts()
         flight = self._plan()
