@@ -9,6 +9,7 @@ to the first token, first and second.
 
 import argparse
 import asyncio
+import itertools
 import statistics
 import tempfile
 from pathlib import Path
@@ -61,7 +62,7 @@ async def gaps(ranks: Ranks, number: int) -> tuple[float, float, float]:
     await ranks.outcome(stream)
 
     def p95(times: list[float]) -> float:
-        return percentile([b - a for a, b in zip(times, times[1:], strict=False)], 0.95)
+        return percentile([b - a for a, b in itertools.pairwise(times)], 0.95)
 
     return p95(quiet), p95(beside), first - asked
 

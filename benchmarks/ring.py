@@ -1,4 +1,4 @@
-"""One model over two runners with a core each: micro-batches beside lock-step, and what a hop costs.
+"""One model over two runners with a core each: micro-batches, lock-step, and what a hop costs.
 
     python -m benchmarks.ring [--scale 8] [--layers 8] [--streams 8] [--tokens 64] [--rounds 3]
 
