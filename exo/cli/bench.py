@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from exo.cli.client import Client, JsonObject, connect, model_argument
-from exo.cli.instance import ModelArgument, ensure_ready
+from exo.cli.client import Client, JsonObject, connect, model_argument, path_segment
+from exo.cli.instance import ModelArgument, ensure_ready, ring_text
 from exo.cli.output import JsonOption, bytes_text, out, rate_text, seconds_text, table
 from exo.errors import EngineError
 
@@ -28,14 +28,18 @@ def bench(
     max_tokens: Annotated[int, typer.Option(min=1, help="Length of each answer.")] = 128,
     streams: Annotated[int, typer.Option(min=1, max=64, help="Requests at the same time.")] = 1,
     repeat: Annotated[int, typer.Option(min=1, help="Times to measure.")] = 3,
+    nodes: Annotated[
+        int | None, typer.Option(min=1, help="Nodes that the model is to lie on.")
+    ] = None,
     _json: JsonOption = False,
 ) -> None:
     """Measure how fast a model answers.
 
-    Each prompt is new, so that no cache helps. An answer ends early where the model ends it.
+    Each prompt is new, so that no cache helps. An answer ends early where the model ends it. For a
+    model over several nodes it also says what each of them and each hop takes.
     """
     with connect() as api:
-        instance = ensure_ready(api, model_argument(model))
+        instance = ensure_ready(api, model_argument(model), nodes)
         bencher = Bencher(api, instance["model_id"], max_tokens)
         out.note("Warming up.")
         words = bencher.words_for(prompt_tokens)
@@ -43,6 +47,7 @@ def bench(
         for number in range(1, repeat + 1):
             out.note(f"Measuring, {number} of {repeat}.")
             runs.append(bencher.measure(words, streams))
+        ring = api.get(f"/instance/{path_segment(instance['instance_id'])}").get("ring")
     result = {
         "model": instance["model_id"],
         "instance_id": instance["instance_id"],
@@ -51,8 +56,9 @@ def bench(
         "streams": streams,
         "runs": runs,
         "median": summary(runs),
+        "ring": ring,
     }
-    out.result(result, lambda: render(runs))
+    out.result(result, lambda: "\n\n".join([render(runs), *([ring_text(ring)] if ring else [])]))
 
 
 class Bencher:

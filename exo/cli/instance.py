@@ -150,19 +150,32 @@ def delete(instance_id: IdArgument, _json: JsonOption = False) -> None:
     out.result(answer, lambda: f"Instance {answer['instance_id']} is deleted.")
 
 
-def ensure_ready(api: Client, model: str) -> JsonObject:
-    """A ready instance of `model`; places the model if no instance has it yet."""
+def ensure_ready(api: Client, model: str, nodes: int | None = None) -> JsonObject:
+    """A ready instance of `model`; places the model if no instance has it yet. With `nodes`, it is
+    one over so many.
+
+    Raises:
+        RequestError: there is another one, over more or fewer nodes, that would answer as well.
+    """
     names = _names(api, model)
     instances = [
         instance
         for instance in api.get("/instance")["data"]
         if instance["model_id"] in names and instance["status"] != "failed"
     ]
+    others = [one for one in instances if nodes and len(one["shards"]) != nodes]
+    if others:
+        raise RequestError(
+            f"{others[0]['model_id']} runs over {count_text(len(others[0]['shards']), 'node')}; "
+            "requests would go there too.",
+            hint=f"Delete it first: `exo instance delete {others[0]['instance_id']}`.",
+        )
     ready = [instance for instance in instances if instance["status"] == "ready"]
     if ready or instances:
         instance = (ready or instances)[0]
     else:
-        instance = api.post("/instance", {"instance": {"model_id": model}})
+        wanted = {"min_nodes": nodes, "max_nodes": nodes} if nodes else {}
+        instance = api.post("/instance", {"instance": {"model_id": model, **wanted}})
     return require_ready(wait(api, instance))
 
 

@@ -11,10 +11,12 @@ from exo.cluster.commands import CreateInstance, decide
 from exo.cluster.events import InstanceCreated
 from exo.cluster.placement import NodeResources, Wanted
 from exo.cluster.state import Instance, Placement
+from exo.inference.messages import RingStats
 from exo.models.card import ModelCard
-from tests.cluster.factory import GIB, card, device
+from tests.cluster.factory import GIB, card, device, instance
 
 from .conftest import Served
+from .stub import make_state
 
 MODEL = {"model_id": "m"}
 
@@ -181,3 +183,16 @@ async def test_previews_have_a_row_for_each_way(served: Served, placing: Placing
     assert "tensors" in tensor["error"]
     found = await served.get("/instance/previews?model_id=m&context_length=64&concurrency=2")
     assert (found[1]["instance"]["context_length"], found[1]["instance"]["concurrency"]) == (64, 2)
+
+
+async def test_an_instance_says_how_its_ring_works(served: Served):
+    stats = RingStats(seconds=(0.002, 0.003), busy=(0.5, 0.9), hop=0.0004, rows=2, groups=2)
+    made = instance()
+    served.node.state = make_state(instances={made.instance_id: made})
+    served.node.rings = {made.instance_id: stats}
+    shown = (await served.get("/state"))["instances"][made.instance_id]["ring"]
+    assert shown == (await served.get(f"/instance/{made.instance_id}"))["ring"]
+    assert shown["busy"] == [0.5, 0.9]
+    assert shown["waiting"] == 0
+    served.node.rings = {}
+    assert (await served.get(f"/instance/{made.instance_id}"))["ring"] is None

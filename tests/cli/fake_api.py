@@ -57,6 +57,7 @@ def instance(instance_id: str, status: str = "ready", done: int = 6) -> dict[str
         "instance_meta": "local",
         "context_length": 4096,
         "concurrency": 4,
+        "ring": None,
         "shards": [
             {
                 "rank": 0,
@@ -76,6 +77,17 @@ def instance(instance_id: str, status: str = "ready", done: int = 6) -> dict[str
             }
         ],
     }
+
+
+# How a ring of two works.
+RING = {
+    "seconds": [0.0021, 0.0019],
+    "busy": [0.9, 0.75],
+    "hop": 0.0003,
+    "rows": 3,
+    "groups": 2,
+    "waiting": 1,
+}
 
 
 def node(node_id: str, name: str, **fields: Any) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """`exo bench`: prompts of the wanted length, and what is made of the answers."""
 
+from typing import Any
+
 from .conftest import Exo
-from .fake_api import FakeApi, instance
+from .fake_api import RING, FakeApi, instance
 
 WORDS = ["bench", "exo-demo", "--prompt-tokens", "100", "--max-tokens", "16"]
 
@@ -48,3 +50,33 @@ def test_several_streams_are_added_up(exo: Exo, api: FakeApi) -> None:
 
     assert len(run["streams"]) == 3
     assert abs(run["total_tps"] * run["seconds"] - 48) < 1e-6
+
+
+def over_two(instance_id: str) -> dict[str, Any]:
+    made = instance(instance_id)
+    [shard] = made["shards"]
+    return {**made, "shards": [shard, {**shard, "rank": 1}], "ring": RING}
+
+
+def test_of_a_model_over_several_nodes_it_says_what_each_rank_takes(exo: Exo, api: FakeApi) -> None:
+    api.instances["i1"] = over_two("i1")
+
+    result = exo(*WORDS, "--repeat", "1", "--nodes", "2")
+
+    assert result.out.endswith(
+        "RANK  DECODE STEP  BUSY  BUBBLES\n"
+        "0     2.10 ms      90%   10%\n"
+        "1     1.90 ms      75%   25%\n"
+        "A hop takes 0.30 ms. 3 streams in 2 micro-batches, 1 waiting.\n"
+    )
+    assert exo(*WORDS, "--repeat", "1", "--json").json()["ring"] == RING
+
+
+def test_another_number_of_nodes_is_not_measured_by_mistake(exo: Exo, api: FakeApi) -> None:
+    api.instances["i1"] = over_two("i1")
+
+    result = exo(*WORDS, "--nodes", "1")
+
+    assert result.code != 0
+    assert "runs over 2 nodes" in result.err
+    assert "exo instance delete i1" in result.err
