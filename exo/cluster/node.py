@@ -218,6 +218,11 @@ class Node:
         """See `Generations.load`."""
         return self._generations.load(instance)
 
+    def reaches(self, instance: Instance) -> bool:
+        """Whether this node has a link to the one of the instance's rank 0, or is it."""
+        node_id = instance.placement.shards[0].node_id
+        return node_id == self.options.node_id or self.network.is_linked(node_id)
+
     @property
     def open_requests(self) -> int:
         """See `Generations.open_requests`."""

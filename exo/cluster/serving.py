@@ -30,7 +30,8 @@ class Serving:
         self._placing = asyncio.Lock()
 
     async def instance_for(self, name: str) -> Instance:
-        """A ready instance of the model called `name`, the least busy one.
+        """A ready instance of the model called `name`: of those that this node is linked with, the
+        least busy one.
 
         Raises:
             ModelNotFound: no model has that name, or it is not placed and may not be.
@@ -69,7 +70,7 @@ class Serving:
         found = self._instances(state, model_id)
         ready = [instance for instance in found if state.status(instance) == "ready"]
         if ready:
-            return min(ready, key=self._node.load)
+            return min(ready, key=lambda i: (not self._node.reaches(i), self._node.load(i)))
         reason = next((r for i in found if (r := state.reason(i))), None)
         if found and all(state.status(instance) == "failed" for instance in found):
             raise Unavailable(
