@@ -92,7 +92,7 @@ class Planner:
         self._options = options
         self._prefixes = prefixes
         single = options.stages == 1
-        # One stage is kept busy by the step after the one it computes.
+        # Steps in flight at most. One stage is kept busy by the step after the one it computes.
         self.depth = 2 if single else options.stages + 1
         self._per_group = 2 if single else 1
         self.chunks = ChunkSize(options.prefill_step)

@@ -38,14 +38,14 @@ class Rank:
         self._changed = asyncio.Event()
         self._task = asyncio.create_task(self._listen())
 
-    async def wait_for(self, kind: type, since: int = 0) -> Any:
+    async def wait_for(self, kind: type | tuple[type, ...], since: int = 0) -> Any:
         """The first message of that kind from number `since` on."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 for message in self.said[since:]:
                     if isinstance(message, kind):
                         return message
-                assert self.process.alive, f"no {kind.__name__} before the end: {self.said[-3:]}"
+                assert self.process.alive, f"no {kind} before the end: {self.said[-3:]}"
                 self._changed.clear()
                 await self._changed.wait()
 
@@ -135,7 +135,7 @@ class Ranks:
         """How a request ended."""
         since = 0
         while True:
-            end = await self.ranks[0].wait_for((Finished, RequestFailed), since)  # type: ignore[arg-type]
+            end = await self.ranks[0].wait_for((Finished, RequestFailed), since)
             if end.request_id == request_id:
                 return end
             since = self.ranks[0].said.index(end) + 1
