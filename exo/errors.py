@@ -33,6 +33,7 @@
     ├── NotImplementedYet           (501)
     └── EngineError                 the runner failed (500)
         ├── RunnerDied
+        ├── KernelsUnavailable      the CPU kernels cannot be built or used here
         └── RingError               a neighbour in the ring is lost or sends nonsense (503)
 
 Each class says once what it means outside of Python: the HTTP `status`, OpenAI's error `type` and
@@ -237,6 +238,12 @@ class EngineError(ExoError):
 
 class RunnerDied(EngineError):
     code = "runner_died"
+
+
+class KernelsUnavailable(EngineError):
+    """The CPU kernels cannot be built or used here; MLX's own take their place."""
+
+    code = "kernels_unavailable"
 
 
 class RingError(EngineError):

@@ -1,0 +1,163 @@
+"""Compiles the kernels for this environment's Python and MLX: `python -m exo.inference.kernels.build`.
+
+No build system: a handful of files, one compiler call each.
+"""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from exo.errors import KernelsUnavailable
+from exo.inference.kernels.built import FOLDER, LIBRARY, RECORD, SOURCES, Record, source_hash
+
+_FLAGS = (
+    "-std=c++20",
+    "-O3",
+    "-fPIC",
+    "-fvisibility=hidden",
+    # Every instruction set must give the same bits: products are fused where the code says so.
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-Wall",
+    "-Wno-psabi",
+    # GCC's own headers of AVX-512 set it off.
+    "-Wno-maybe-uninitialized",
+)
+_AVX2 = ("-mavx2", "-mfma", "-mf16c")
+_AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq")
+# Each is a namespace of its own in the library; dispatch.cpp chooses one when it is loaded.
+_INSTRUCTION_SETS: dict[str, dict[str, tuple[str, ...]]] = {
+    "x86_64": {"avx2": _AVX2, "avx512": _AVX512, "avx512vnni": (*_AVX512, "-mavx512vnni")},
+    "aarch64": {"neon": ()},
+}
+
+
+def build(target: Path = FOLDER, extra_flags: tuple[str, ...] = ()) -> Path:
+    """Compile and link the library into `target`; an older one is replaced in one step.
+
+    Takes about a minute on two cores.
+
+    Raises:
+        KernelsUnavailable: something is missing, or the compiler fails; the text says what.
+    """
+    compiler = find_compiler()
+    includes = find_includes()
+    machine = platform.machine()
+    if machine not in _INSTRUCTION_SETS:
+        raise KernelsUnavailable(f"There are no kernels for {machine}.")
+    with tempfile.TemporaryDirectory(prefix="exo-kernels-") as work:
+        jobs = _jobs(machine, includes, Path(work))
+        calls = [(compiler, *_FLAGS, *extra_flags, *job) for job in jobs]
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            list(threads.map(_call, calls))
+        objects = [str(path) for path in sorted(Path(work).glob("*.o"))]
+        library = target / f".{LIBRARY}.{os.getpid()}"
+        mlx = Path(includes[0]).parent / "lib"
+        # MLX is in the process already when this library is loaded: its symbols are found there.
+        link = (compiler, "-shared", *extra_flags, *objects, f"-L{mlx}", "-lmlx", "-o", str(library))
+        _call(link)
+    record = Record(
+        mlx=importlib.metadata.version("mlx"),
+        python=sysconfig.get_config_var("EXT_SUFFIX"),
+        sources=source_hash(),
+    )
+    (target / RECORD).unlink(missing_ok=True)
+    library.replace(target / LIBRARY)
+    (target / RECORD).write_text(json.dumps(record))
+    return target / LIBRARY
+
+
+def find_compiler() -> str:
+    """The C++ compiler: that of $CXX, or the system's.
+
+    Raises:
+        KernelsUnavailable: there is none.
+    """
+    for name in (os.environ.get("CXX"), "g++", "clang++", "c++"):
+        if name and (found := shutil.which(name)):
+            return found
+    raise KernelsUnavailable(
+        "There is no C++ compiler.", hint="On Debian and Ubuntu: sudo apt install g++"
+    )
+
+
+def find_includes() -> tuple[str, str, str, str]:
+    """The folders of MLX's, Python's and nanobind's headers.
+
+    Raises:
+        KernelsUnavailable: one is missing.
+    """
+    python = Path(sysconfig.get_paths()["include"])
+    if not (python / "Python.h").exists():
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        raise KernelsUnavailable(
+            f"The headers of Python {version} are missing.",
+            hint=f"On Debian and Ubuntu: sudo apt install python{version}-dev",
+        )
+    mlx, nanobind = _package("mlx") / "include", _package("nanobind")
+    return str(mlx), str(python), str(nanobind / "include"), str(nanobind / "ext/robin_map/include")
+
+
+def _package(name: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    if not places:
+        raise KernelsUnavailable(
+            f"The package {name} is not installed.", hint="Run install.sh again."
+        )
+    return Path(places[0])
+
+
+def _jobs(
+    machine: str, includes: tuple[str, ...], work: Path
+) -> list[tuple[str, ...]]:
+    """The arguments of each compiler call, the longest first."""
+    jobs = [
+        (*flags, f"-DEXO_ISA={name}", "-c", str(SOURCES / "isa.cpp"), "-o", str(work / f"{name}.o"))
+        for name, flags in _INSTRUCTION_SETS[machine].items()
+    ]
+    outer = [f"-isystem{path}" for path in includes]
+    # MLX's wheels hold no headers of their version as text.
+    version = f'-DMLX_VERSION="{importlib.metadata.version("mlx")}"'
+    for name in ("primitives", "bindings", "dispatch", "packing", "pool"):
+        source, to = str(SOURCES / f"{name}.cpp"), str(work / f"{name}.o")
+        jobs.append((*outer, "-DNB_DOMAIN=mlx", version, "-c", source, "-o", to))
+    nanobind = Path(includes[2]).parent / "src" / "nb_combined.cpp"
+    flags = ("-DNB_DOMAIN=mlx", "-fno-strict-aliasing", "-w")
+    jobs.append((*outer, *flags, "-c", str(nanobind), "-o", str(work / "nanobind.o")))
+    return jobs
+
+
+def _call(arguments: tuple[str, ...]) -> None:
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    if done.stderr:
+        print(done.stderr, file=sys.stderr)  # noqa: T201  a compiler's words go where it would put them
+    if done.returncode:
+        what = next((word for word in arguments if word.endswith(".cpp")), "the library")
+        raise KernelsUnavailable(f"{Path(what).name} could not be compiled.")
+
+
+def main() -> None:
+    """Build, unless what is there was built of the same sources."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--target", type=Path, default=FOLDER, help="folder for the library")
+    parser.add_argument("--flag", action="append", default=[], help="for the compiler")
+    arguments = parser.parse_args()
+    try:
+        build(arguments.target, tuple(arguments.flag))
+    except KernelsUnavailable as error:
+        sys.exit(f"{error} {error.hint or ''}".strip())
+
+
+if __name__ == "__main__":
+    main()

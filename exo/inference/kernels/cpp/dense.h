@@ -1,0 +1,120 @@
+// Products with matrices of float32, bfloat16 or float16, computed in float32.
+//
+// Sixty-four columns lie beside each other along K. Each element of the result is one chain of
+// fused multiply-adds in the order of K, so a row gives the same bits whatever is beside it.
+#pragma once
+
+#include "rows.h"
+
+namespace exo::EXO_ISA {
+
+constexpr int kPanel = 64;
+constexpr int kVectors = kPanel / kLanes;
+
+template <class W>
+struct DenseKernels {
+  using Weight = typename W::Stored;
+
+  static EXO_INLINE void write(const Dense& d, int64_t row, int64_t panel, const f32x16* v) {
+    const int64_t out = at(d.out_rows, row) * d.n + panel * kPanel;
+    for (int i = 0; i < kVectors; ++i) {
+      const int64_t left = std::min<int64_t>(kLanes, d.n - panel * kPanel - i * kLanes);
+      if (left <= 0) return;
+      char* to = static_cast<char*>(d.out) + (out + i * kLanes) * size_of(d.type);
+      with_format(d.type, [&](auto format) {
+        if (left == kLanes) decltype(format)::write(to, v[i]);
+        else write_some<decltype(format)>(to, v[i], int(left));
+      });
+    }
+  }
+
+  // `width` more steps along K for kRows rows, `x_stride` floats apart.
+  template <int kRows, class V>
+  static EXO_INLINE void steps(
+      const typename V::Stored* weights, const float* x, int64_t x_stride, int64_t width,
+      f32x16* totals) {
+    f32x16 sums[kRows][kVectors];
+    std::memcpy(sums, totals, sizeof(sums));
+    for (int64_t k = 0; k < width; ++k, weights += kPanel) {
+      f32x16 w[kVectors];
+      for (int i = 0; i < kVectors; ++i) w[i] = V::read(weights + i * kLanes);
+#pragma GCC unroll 6
+      for (int r = 0; r < kRows; ++r) {
+        const f32x16 one = splat(x[r * x_stride + k]);
+        for (int i = 0; i < kVectors; ++i) sums[r][i] = fma(one, w[i], sums[r][i]);
+      }
+    }
+    std::memcpy(totals, sums, sizeof(sums));
+  }
+
+  static constexpr int kTile = 6;
+
+  template <class V, int kRows = kTile>
+  static EXO_INLINE void some(
+      int64_t rows, const typename V::Stored* weights, const float* x, int64_t width,
+      f32x16* totals) {
+    if (rows == kRows) {
+      steps<kRows, V>(weights, x, kChunk, width, totals);
+    } else if constexpr (kRows > 1) {
+      some<V, kRows - 1>(rows, weights, x, width, totals);
+    }
+  }
+
+  static void panels(const Dense& d, const float* x, int64_t begin, int64_t end) {
+    f32x16* totals = scratch<f32x16, 4>(d.rows * kVectors);
+    const bool unpacked = d.rows > kTile && sizeof(Weight) < sizeof(float);
+    alignas(64) float plain[kChunk * kPanel];
+    for (int64_t panel = begin; panel < end; ++panel) {
+      std::fill(totals, totals + d.rows * kVectors, f32x16{});
+      const Weight* weights = reinterpret_cast<const Weight*>(d.packed) + panel * d.k * kPanel;
+      const float* chunk = x;
+      for (int64_t k = 0; k < d.k; k += kChunk, chunk += d.rows * kChunk) {
+        const int64_t width = std::min(kChunk, d.k - k);
+        const Weight* from = weights + k * kPanel;
+        if (unpacked) {
+          for (int64_t i = 0; i < width * kPanel; i += kLanes) store(plain + i, W::read(from + i));
+        }
+        for (int64_t r = 0; r < d.rows; r += kTile) {
+          const int64_t rows = std::min<int64_t>(kTile, d.rows - r);
+          const float* some_x = chunk + r * kChunk;
+          f32x16* to = totals + r * kVectors;
+          if (unpacked) some<Float32>(rows, plain, some_x, width, to);
+          else some<W>(rows, from, some_x, width, to);
+        }
+      }
+      for (int64_t r = 0; r < d.rows; ++r) write(d, r, panel, totals + r * kVectors);
+    }
+  }
+
+  static void run(const Dense& d) {
+    const int64_t chunks = (d.k + kChunk - 1) / kChunk;
+    float* x = scratch<float, 5>(chunks * d.rows * kChunk);
+    with_format(d.type, [&](auto format) {
+      Pool::shared().run(d.rows, std::max<int64_t>(1, 16384 / d.k), [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r) {
+          unpack_row<decltype(format)>(
+              row_of(d.x, d.type, at(d.x_rows, r), d.k), d.k, x + r * kChunk, d.rows * kChunk);
+        }
+      });
+    });
+    const int64_t grain = std::max<int64_t>(1, 32768 / (d.k * kVectors * d.rows));
+    Pool::shared().run((d.n + kPanel - 1) / kPanel, grain, [&](int64_t begin, int64_t end) {
+      panels(d, x, begin, end);
+    });
+  }
+};
+
+inline void run_dense(const Dense& all) {
+  constexpr int64_t most = 510;  // rows that are kept as float32 at once
+  for (int64_t first = 0; first < all.rows; first += most) {
+    Dense d = all;
+    d.rows = std::min(most, all.rows - first);
+    if (d.x_rows) d.x_rows += first;
+    else d.x = row_of(all.x, all.type, first, all.k);
+    if (d.out_rows) d.out_rows += first;
+    else d.out = const_cast<char*>(row_of(all.out, all.type, first, all.n));
+    with_format(d.weights, [&](auto format) { DenseKernels<decltype(format)>::run(d); });
+  }
+}
+
+}  // namespace exo::EXO_ISA

@@ -1,0 +1,69 @@
+// The threads that kernels share their work among.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace exo {
+
+// One caller at a time; a second one that comes meanwhile computes alone. A worker that wakes too
+// late finds nothing to join, and nobody waits for it.
+class Pool {
+ public:
+  static Pool& shared();
+  ~Pool();
+
+  // How many threads compute, the caller included.
+  void resize(int threads);
+  int size() const { return size_.load(std::memory_order_relaxed); }
+
+  // Call `work(begin, end)` for ranges of at most `grain` until [0, count) is done.
+  template <class Work>
+  void run(int64_t count, int64_t grain, Work&& work) {
+    if (size() < 2 || count <= grain || !busy_.try_lock()) {
+      if (count > 0) work(int64_t(0), count);
+      return;
+    }
+    std::lock_guard<std::mutex> done(busy_, std::adopt_lock);
+    job_.call = [](void* context, int64_t begin, int64_t end) {
+      (*static_cast<std::remove_reference_t<Work>*>(context))(begin, end);
+    };
+    job_.context = const_cast<void*>(static_cast<const void*>(&work));
+    job_.count = count;
+    job_.grain = grain;
+    job_.next.store(0, std::memory_order_relaxed);
+    open();
+    claim();
+    close();
+  }
+
+ private:
+  struct Job {
+    void (*call)(void*, int64_t, int64_t) = nullptr;
+    void* context = nullptr;
+    int64_t count = 0, grain = 1;
+    std::atomic<int64_t> next{0};
+  };
+
+  void open();
+  void claim();
+  void close();
+  void work_forever();
+  void stop();
+
+  // The number of the job << 16 | 0x8000 while it can be joined | how many workers have joined.
+  std::atomic<uint64_t> state_{0};
+  // The number of the job, which sleeping workers wait on.
+  std::atomic<uint32_t> number_{0};
+  std::atomic<int> sleeping_{0};
+  std::atomic<int> size_{1};
+  std::atomic<bool> ending_{false};
+  Job job_;
+  std::mutex busy_;
+  std::vector<std::thread> workers_;
+};
+
+}  // namespace exo

@@ -1,0 +1,255 @@
+// Products with quantised matrices.
+//
+// Sixteen columns lie beside each other, group after group along K: the codes of a group, its
+// scales, its biases. A lane is a column. Codes are unpacked to pairs of 16-bit integers and
+// multiplied with the rounded activations exactly; each group's integer sum is then scaled and
+// added to a float32. So the order within a group does not matter, that of the groups is always
+// the same, and a row gives the same bits whatever rows are computed beside it.
+#pragma once
+
+#include "rows.h"
+
+namespace exo::EXO_ISA {
+
+// e2m1 numbers, doubled.
+alignas(16) constexpr int8_t kFp4[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+// The codes of a unit of kPairs pairs along K, by sixteen columns: planes of 8, 4, 2 or 1 bits.
+template <int kBits, bool kTable, int kPairs>
+struct Unit {
+  static constexpr int64_t kBytes = int64_t(kPairs) * 2 * kBits * 2;
+  static_assert((kBits != 3 && kBits != 5) || kPairs == 16);
+
+  template <int kWidth>
+  static EXO_INLINE u32x16 plane(const uint8_t* from, int pair) {
+    constexpr int per_word = 16 / kWidth;
+    constexpr uint32_t mask = ((1u << kWidth) - 1) * 0x10001u;
+    const u32x16 words = load<u32x16>(from + pair / per_word * 64);
+    return (words >> (pair % per_word * kWidth)) & mask;
+  }
+
+  static EXO_INLINE i32x16 pair(const uint8_t* from, int pair) {
+    constexpr int64_t vector = int64_t(kPairs) * 4;  // bytes of a plane of 1 bit
+    if constexpr (kTable) return look_up(plane<4>(from, pair), kFp4);
+    if constexpr (kBits == 3)
+      return (i32x16)(plane<2>(from, pair) | plane<1>(from + 2 * vector, pair) << 2);
+    else if constexpr (kBits == 5)
+      return (i32x16)(plane<4>(from, pair) | plane<1>(from + 4 * vector, pair) << 4);
+    else if constexpr (kBits == 6)
+      return (i32x16)(plane<4>(from, pair) | plane<2>(from + 4 * vector, pair) << 4);
+    else
+      return (i32x16)plane<kBits>(from, pair);
+  }
+};
+
+// The float32 sum after one more group.
+EXO_INLINE f32x16 add_group(
+    f32x16 total, i32x16 products, f32x16 scales, f32x16 biases, float x_scale, float x_sum) {
+  total = fma(to_float(products) * x_scale, scales, total);
+  return fma(biases, splat(x_sum), total);
+}
+
+// Codes of one group of two blocks, unpacked, used by tiles of as many rows as registers hold.
+#if defined(__AVX512F__)
+constexpr int kTile = 12;
+#else
+constexpr int kTile = 3;
+#endif
+
+struct Panel {
+  alignas(64) int16_t codes[64 * 2 * kLanes * 2];
+  f32x16 scales[2], biases[2];
+  int64_t pairs;
+};
+
+template <int kRows>
+void tile(const Panel& panel, const Integers& x, int64_t g, int64_t first, f32x16* totals) {
+  i32x16 products[kRows][2] = {};
+  const int16_t* values = x.values_of(g, first);
+  for (int64_t p = 0; p < panel.pairs; ++p) {
+    const int16_t* codes = panel.codes + p * 64;
+    const i32x16 left = load<i32x16>(codes), right = load<i32x16>(codes + 32);
+#pragma GCC unroll 12
+    for (int r = 0; r < kRows; ++r) {
+      const i32x16 pair = splat_pair(values + r * x.group + 2 * p);
+      products[r][0] = dot2(products[r][0], left, pair);
+      products[r][1] = dot2(products[r][1], right, pair);
+    }
+  }
+#pragma GCC unroll 12
+  for (int r = 0; r < kRows; ++r) {
+    const float scale = x.scales_of(g, first)[r], sum = x.sums_of(g, first)[r];
+    for (int i = 0; i < 2; ++i) {
+      f32x16& total = totals[2 * r + i];
+      total = add_group(total, products[r][i], panel.scales[i], panel.biases[i], scale, sum);
+    }
+  }
+}
+
+template <int kRows = kTile>
+void some_rows(
+    int64_t rows, const Panel& panel, const Integers& x, int64_t g, int64_t first, f32x16* totals) {
+  if (rows == kRows) {
+    tile<kRows>(panel, x, g, first, totals);
+  } else if constexpr (kRows > 1) {
+    some_rows<kRows - 1>(rows, panel, x, g, first, totals);
+  }
+}
+
+template <class U, class S, bool kTable, int kPairs>
+struct QuantizedKernels {
+  // Few rows: codes are unpacked into registers and used for all rows at once.
+  template <int kRows>
+  static void few(const Quantized& q, const Integers& x, int64_t first, int64_t begin, int64_t end) {
+    // More sums than rows, so that one product need not wait for the one before.
+    constexpr int kSums = kRows == 1 ? 4 : kRows == 2 ? 2 : 1;
+    const int64_t groups = q.k / q.format.group, units = q.format.group / (2 * kPairs);
+    const int64_t codes = q.format.code_bytes(), stride = q.format.group_bytes();
+    for (int64_t block = begin; block < end; ++block) {
+      const uint8_t* from = q.packed + block * q.format.block_bytes(q.k);
+      f32x16 total[kRows] = {};
+      for (int64_t g = 0; g < groups; ++g, from += stride) {
+        i32x16 products[kRows][kSums] = {};
+        const int16_t* values[kRows];
+        for (int r = 0; r < kRows; ++r) values[r] = x.values_of(g, first + r);
+        for (int64_t u = 0; u < units; ++u) {
+#pragma GCC unroll 16
+          for (int p = 0; p < kPairs; ++p) {
+            const i32x16 code = U::pair(from + u * U::kBytes, p);
+#pragma GCC unroll 8
+            for (int r = 0; r < kRows; ++r) {
+              i32x16& to = products[r][p % kSums];
+              to = dot2(to, code, splat_pair(values[r] + (u * kPairs + p) * 2));
+            }
+          }
+        }
+        const f32x16 scales = S::read(from + codes);
+        f32x16 biases{};
+        if constexpr (!kTable) biases = S::read(from + codes + 16 * sizeof(typename S::Stored));
+        for (int r = 0; r < kRows; ++r) {
+          i32x16 all = products[r][0];
+          for (int s = 1; s < kSums; ++s) all += products[r][s];
+          total[r] = add_group(
+              total[r], all, scales, biases, *x.scales_of(g, first + r), *x.sums_of(g, first + r));
+        }
+      }
+      for (int r = 0; r < kRows; ++r) write(q, first + r, block, total[r]);
+    }
+  }
+
+  static EXO_INLINE void write(const Quantized& q, int64_t row, int64_t block, f32x16 v) {
+    const int64_t n = block * kLanes, left = std::min<int64_t>(kLanes, q.n - n);
+    char* to = static_cast<char*>(q.out) + (at(q.out_rows, row) * q.n + n) * size_of(q.type);
+    with_format(q.type, [&](auto format) {
+      if (left == kLanes) {
+        decltype(format)::write(to, v);
+      } else {
+        write_some<decltype(format)>(to, v, int(left));
+      }
+    });
+  }
+
+  static EXO_INLINE void unpack(const Quantized& q, int64_t block, int64_t g, Panel& to, int side) {
+    const uint8_t* from = q.packed + block * q.format.block_bytes(q.k) + g * q.format.group_bytes();
+    for (int64_t u = 0; u < to.pairs / kPairs; ++u) {
+#pragma GCC unroll 16
+      for (int p = 0; p < kPairs; ++p) {
+        store(to.codes + (u * kPairs + p) * 64 + side * 32, U::pair(from + u * U::kBytes, p));
+      }
+    }
+    from += q.format.code_bytes();
+    to.scales[side] = S::read(from);
+    to.biases[side] = f32x16{};
+    if constexpr (!kTable) to.biases[side] = S::read(from + 16 * sizeof(typename S::Stored));
+  }
+
+  static void many(const Quantized& q, const Integers& x, int64_t begin, int64_t end) {
+    const int64_t groups = q.k / q.format.group, blocks = (q.n + kLanes - 1) / kLanes;
+    f32x16* totals = scratch<f32x16, 3>(q.rows * 2);
+    Panel panel;
+    panel.pairs = q.format.group / 2;
+    for (int64_t at = begin; at < end; ++at) {
+      // The last panel may have one block only: it is computed twice.
+      const int64_t left = 2 * at, right = std::min(left + 1, blocks - 1);
+      std::fill(totals, totals + 2 * q.rows, f32x16{});
+      for (int64_t g = 0; g < groups; ++g) {
+        unpack(q, left, g, panel, 0);
+        unpack(q, right, g, panel, 1);
+        for (int64_t r = 0; r < q.rows; r += kTile) {
+          some_rows(std::min<int64_t>(kTile, q.rows - r), panel, x, g, r, totals + 2 * r);
+        }
+      }
+      for (int64_t r = 0; r < q.rows; ++r) {
+        write(q, r, left, totals[2 * r]);
+        if (right != left) write(q, r, right, totals[2 * r + 1]);
+      }
+    }
+  }
+
+  // Up to here unpacking again for each few rows costs less than writing the codes down.
+  static constexpr int kFew = 4;
+
+  static void run(const Quantized& q) {
+    const Integers x = round_rows(q.x, q.type, q.x_rows, q.rows, q.k, q.format.group);
+    const int64_t blocks = (q.n + kLanes - 1) / kLanes;
+    if (q.rows > kFew) {
+      Pool::shared().run((blocks + 1) / 2, 1, [&](int64_t begin, int64_t end) {
+        many(q, x, begin, end);
+      });
+      return;
+    }
+    // A range takes some tens of microseconds.
+    const int64_t grain = std::max<int64_t>(1, 65536 / (q.k * q.rows));
+    Pool::shared().run(blocks, grain, [&](int64_t begin, int64_t end) {
+      switch (q.rows) {
+        case 1:
+          return few<1>(q, x, 0, begin, end);
+        case 2:
+          return few<2>(q, x, 0, begin, end);
+        case 3:
+          return few<3>(q, x, 0, begin, end);
+        case 4:
+          return few<4>(q, x, 0, begin, end);
+      }
+    });
+  }
+};
+
+template <class S>
+void run_quantized_with(const Quantized& q) {
+  if (q.format.fp4) {
+    if (q.format.unit() == 16) return QuantizedKernels<Unit<4, true, 8>, S, true, 8>::run(q);
+    return QuantizedKernels<Unit<4, true, 16>, S, true, 16>::run(q);
+  }
+  switch (q.format.bits) {
+    case 2:
+      return QuantizedKernels<Unit<2, false, 16>, S, false, 16>::run(q);
+    case 3:
+      return QuantizedKernels<Unit<3, false, 16>, S, false, 16>::run(q);
+    case 4:
+      return QuantizedKernels<Unit<4, false, 16>, S, false, 16>::run(q);
+    case 5:
+      return QuantizedKernels<Unit<5, false, 16>, S, false, 16>::run(q);
+    case 6:
+      return QuantizedKernels<Unit<6, false, 16>, S, false, 16>::run(q);
+    case 8:
+      return QuantizedKernels<Unit<8, false, 16>, S, false, 16>::run(q);
+  }
+}
+
+// At most this many rows are kept as integers at once.
+constexpr int64_t kMostRows = 512;
+
+inline void run_quantized(const Quantized& all) {
+  for (int64_t first = 0; first < all.rows; first += kMostRows) {
+    Quantized q = all;
+    q.rows = std::min(kMostRows, all.rows - first);
+    if (q.x_rows) q.x_rows += first;
+    else q.x = row_of(all.x, all.type, first, all.k);
+    if (q.out_rows) q.out_rows += first;
+    else q.out = const_cast<char*>(row_of(all.out, all.type, first, all.n));
+    with_format(q.format.scales, [&](auto format) { run_quantized_with<decltype(format)>(q); });
+  }
+}
+
+}  // namespace exo::EXO_ISA

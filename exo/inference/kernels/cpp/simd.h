@@ -1,0 +1,315 @@
+// Sixteen lanes of float32 or int32, whatever the machine's registers hold.
+//
+// The compiler's vector extensions do what they can express; the rest is here, once for each
+// instruction set. Every function gives the same bits on each of them.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#define EXO_INLINE inline __attribute__((always_inline))
+
+namespace exo::EXO_ISA {
+
+constexpr int kLanes = 16;
+
+using f32x16 = float __attribute__((vector_size(64)));
+using i32x16 = int32_t __attribute__((vector_size(64)));
+using u32x16 = uint32_t __attribute__((vector_size(64)));
+using u16x16 = uint16_t __attribute__((vector_size(32)));
+using int16x16 = int16_t __attribute__((vector_size(32)));
+
+template <class V>
+EXO_INLINE V load(const void* from) {
+  V v;
+  std::memcpy(&v, from, sizeof(V));
+  return v;
+}
+
+template <class V>
+EXO_INLINE void store(void* to, V v) {
+  std::memcpy(to, &v, sizeof(V));
+}
+
+EXO_INLINE f32x16 splat(float x) {
+  return f32x16{} + x;
+}
+
+// Two neighbouring int16 in all lanes.
+EXO_INLINE i32x16 splat_pair(const int16_t* from) {
+  int32_t pair;
+  std::memcpy(&pair, from, sizeof(pair));
+  return i32x16{} + pair;
+}
+
+EXO_INLINE f32x16 to_float(i32x16 v) {
+  return __builtin_convertvector(v, f32x16);
+}
+
+// The halves and quarters that narrower registers hold.
+#if defined(__AVX512F__)
+
+EXO_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
+  return (f32x16)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+
+// acc + a.low * b.low + a.high * b.high, with a and b pairs of int16 in each lane.
+EXO_INLINE i32x16 dot2(i32x16 acc, i32x16 a, i32x16 b) {
+#if defined(__AVX512VNNI__)
+  return (i32x16)_mm512_dpwssd_epi32((__m512i)acc, (__m512i)a, (__m512i)b);
+#else
+  return acc + (i32x16)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#endif
+}
+
+EXO_INLINE f32x16 half_to_float(u16x16 v) {
+  return (f32x16)_mm512_cvtph_ps((__m256i)v);
+}
+
+EXO_INLINE u16x16 float_to_half(f32x16 v) {
+  return (u16x16)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+// Words of 0..15 replaced by the entries of a table of sixteen int8.
+EXO_INLINE i32x16 look_up(u32x16 words, const int8_t* table) {
+  const __m512i entries = _mm512_cvtepi8_epi16(
+      _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table))));
+  return (i32x16)_mm512_permutexvar_epi16((__m512i)words, entries);
+}
+
+#elif defined(__AVX2__)
+
+struct Halves {
+  __m256i low, high;
+};
+
+template <class V>
+EXO_INLINE Halves halves(V v) {
+  return load<Halves>(&v);
+}
+
+template <class V>
+EXO_INLINE V whole(Halves h) {
+  return load<V>(&h);
+}
+
+EXO_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
+  const Halves x = halves(a), y = halves(b), z = halves(c);
+  return whole<f32x16>(
+      {(__m256i)_mm256_fmadd_ps((__m256)x.low, (__m256)y.low, (__m256)z.low),
+       (__m256i)_mm256_fmadd_ps((__m256)x.high, (__m256)y.high, (__m256)z.high)});
+}
+
+EXO_INLINE i32x16 dot2(i32x16 acc, i32x16 a, i32x16 b) {
+  const Halves x = halves(a), y = halves(b);
+  return acc +
+      whole<i32x16>({_mm256_madd_epi16(x.low, y.low), _mm256_madd_epi16(x.high, y.high)});
+}
+
+EXO_INLINE f32x16 half_to_float(u16x16 v) {
+  const __m256i w = (__m256i)v;
+  return whole<f32x16>(
+      {(__m256i)_mm256_cvtph_ps(_mm256_castsi256_si128(w)),
+       (__m256i)_mm256_cvtph_ps(_mm256_extracti128_si256(w, 1))});
+}
+
+EXO_INLINE u16x16 float_to_half(f32x16 v) {
+  constexpr int rounding = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  const Halves x = halves(v);
+  return (u16x16)_mm256_set_m128i(
+      _mm256_cvtps_ph((__m256)x.high, rounding), _mm256_cvtps_ph((__m256)x.low, rounding));
+}
+
+EXO_INLINE i32x16 look_up(u32x16 words, const int8_t* table) {
+  // Entry 0 is 0, so the empty high bytes of the words stay empty; then the sign is spread.
+  const __m256i entries =
+      _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+  const Halves x = halves(words);
+  const auto extend = [](__m256i v) { return _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8); };
+  return whole<i32x16>(
+      {extend(_mm256_shuffle_epi8(entries, x.low)), extend(_mm256_shuffle_epi8(entries, x.high))});
+}
+
+#elif defined(__aarch64__)
+
+struct Quarters {
+  int32x4_t at[4];
+};
+
+template <class V>
+EXO_INLINE Quarters quarters(V v) {
+  return load<Quarters>(&v);
+}
+
+template <class V>
+EXO_INLINE V whole(const Quarters& q) {
+  return load<V>(&q);
+}
+
+EXO_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
+  const Quarters x = quarters(a), y = quarters(b), z = quarters(c);
+  Quarters out;
+  for (int i = 0; i < 4; ++i) {
+    out.at[i] = vreinterpretq_s32_f32(vfmaq_f32(
+        vreinterpretq_f32_s32(z.at[i]),
+        vreinterpretq_f32_s32(x.at[i]),
+        vreinterpretq_f32_s32(y.at[i])));
+  }
+  return whole<f32x16>(out);
+}
+
+EXO_INLINE i32x16 dot2(i32x16 acc, i32x16 a, i32x16 b) {
+  const Quarters x = quarters(a), y = quarters(b);
+  Quarters sum = quarters(acc);
+  for (int i = 0; i < 4; ++i) {
+    const int16x8_t p = vreinterpretq_s16_s32(x.at[i]), q = vreinterpretq_s16_s32(y.at[i]);
+    const int32x4_t low = vmull_s16(vget_low_s16(p), vget_low_s16(q));
+    sum.at[i] = vaddq_s32(sum.at[i], vpaddq_s32(low, vmull_high_s16(p, q)));
+  }
+  return whole<i32x16>(sum);
+}
+
+EXO_INLINE f32x16 half_to_float(u16x16 v) {
+  struct {
+    uint16x8_t at[2];
+  } in = load<decltype(in)>(&v);
+  Quarters out;
+  for (int i = 0; i < 2; ++i) {
+    const float16x8_t h = vreinterpretq_f16_u16(in.at[i]);
+    out.at[2 * i] = vreinterpretq_s32_f32(vcvt_f32_f16(vget_low_f16(h)));
+    out.at[2 * i + 1] = vreinterpretq_s32_f32(vcvt_high_f32_f16(h));
+  }
+  return whole<f32x16>(out);
+}
+
+EXO_INLINE u16x16 float_to_half(f32x16 v) {
+  const Quarters x = quarters(v);
+  struct {
+    uint16x8_t at[2];
+  } out;
+  for (int i = 0; i < 2; ++i) {
+    const float16x4_t low = vcvt_f16_f32(vreinterpretq_f32_s32(x.at[2 * i]));
+    out.at[i] = vreinterpretq_u16_f16(
+        vcvt_high_f16_f32(low, vreinterpretq_f32_s32(x.at[2 * i + 1])));
+  }
+  return load<u16x16>(&out);
+}
+
+EXO_INLINE i32x16 look_up(u32x16 words, const int8_t* table) {
+  const int8x16_t entries = vld1q_s8(table);
+  Quarters x = quarters(words);
+  for (int i = 0; i < 4; ++i) {
+    const int8x16_t found = vqtbl1q_s8(entries, vreinterpretq_u8_s32(x.at[i]));
+    const int16x8_t wide = vshrq_n_s16(vshlq_n_s16(vreinterpretq_s16_s8(found), 8), 8);
+    x.at[i] = vreinterpretq_s32_s16(wide);
+  }
+  return whole<i32x16>(x);
+}
+
+#else
+#error "No vector instructions are known for this machine."
+#endif
+
+// Number formats in memory.
+
+EXO_INLINE f32x16 bfloat_to_float(u16x16 v) {
+  return (f32x16)(__builtin_convertvector(v, u32x16) << 16);
+}
+
+EXO_INLINE u16x16 float_to_bfloat(f32x16 v) {
+  const u32x16 bits = (u32x16)v;
+  const u32x16 rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  const u32x16 nan = (bits >> 16) | 0x40;
+  const u32x16 is_nan = (u32x16)((bits & 0x7fffffff) > 0x7f800000);
+  return __builtin_convertvector((is_nan & nan) | (~is_nan & rounded), u16x16);
+}
+
+struct Float32 {
+  using Stored = float;
+  static EXO_INLINE f32x16 read(const void* p) { return load<f32x16>(p); }
+  static EXO_INLINE void write(void* p, f32x16 v) { store(p, v); }
+};
+
+struct BFloat16 {
+  using Stored = uint16_t;
+  static EXO_INLINE f32x16 read(const void* p) { return bfloat_to_float(load<u16x16>(p)); }
+  static EXO_INLINE void write(void* p, f32x16 v) { store(p, float_to_bfloat(v)); }
+};
+
+struct Float16 {
+  using Stored = uint16_t;
+  static EXO_INLINE f32x16 read(const void* p) { return half_to_float(load<u16x16>(p)); }
+  static EXO_INLINE void write(void* p, f32x16 v) { store(p, float_to_half(v)); }
+};
+
+// The first `count` of sixteen elements; the others read as 0.
+template <class Format>
+EXO_INLINE f32x16 read_some(const void* from, int count) {
+  typename Format::Stored some[kLanes] = {};
+  std::memcpy(some, from, count * sizeof(some[0]));
+  return Format::read(some);
+}
+
+template <class Format>
+EXO_INLINE void write_some(void* to, f32x16 v, int count) {
+  typename Format::Stored some[kLanes];
+  Format::write(some, v);
+  std::memcpy(to, some, count * sizeof(some[0]));
+}
+
+// Arithmetic.
+
+EXO_INLINE f32x16 select(i32x16 where, f32x16 yes, f32x16 no) {
+  return (f32x16)((where & (i32x16)yes) | (~where & (i32x16)no));
+}
+
+EXO_INLINE f32x16 greater_of(f32x16 a, f32x16 b) {
+  return select(a > b, a, b);
+}
+
+// Pairs of lanes are added in the same order everywhere: 8 apart, then 4, 2 and 1.
+EXO_INLINE float sum(f32x16 v) {
+  float a[kLanes];
+  store(a, v);
+  for (int step = 8; step; step /= 2) {
+    for (int i = 0; i < step; ++i) a[i] += a[i + step];
+  }
+  return a[0];
+}
+
+EXO_INLINE float greatest(f32x16 v) {
+  float a[kLanes];
+  store(a, v);
+  float best = a[0];
+  for (int i = 1; i < kLanes; ++i) best = a[i] > best ? a[i] : best;
+  return best;
+}
+
+// e to the power of v, to 2 units in the last place; 0 below -87.3, where results would be
+// subnormal. Cody and Waite's reduction and the polynomial of Cephes' expf.
+EXO_INLINE f32x16 exponential(f32x16 v) {
+  const f32x16 top = splat(88.37f), bottom = splat(-87.3f), magic = splat(12582912.0f);
+  const f32x16 x = select(v > top, top, select(v < bottom, bottom, v));
+  const f32x16 n = fma(x, splat(1.44269504088896341f), magic) - magic;
+  f32x16 r = fma(n, splat(-0.693359375f), x);
+  r = fma(n, splat(2.12194440e-4f), r);
+  f32x16 p = splat(1.9875691500e-4f);
+  p = fma(p, r, splat(1.3981999507e-3f));
+  p = fma(p, r, splat(8.3334519073e-3f));
+  p = fma(p, r, splat(4.1665795894e-2f));
+  p = fma(p, r, splat(1.6666665459e-1f));
+  p = fma(p, r, splat(5.0000001201e-1f));
+  p = fma(p, r * r, r) + 1.0f;
+  const i32x16 power = (__builtin_convertvector(n, i32x16) + 127) << 23;
+  const f32x16 result = p * (f32x16)power;
+  // Comparisons with NaN are false, so that NaN comes through.
+  return select(v < bottom, splat(0.0f), select(v == v, result, v));
+}
+
+}  // namespace exo::EXO_ISA
