@@ -6,13 +6,17 @@ UV = tools/uv.sh
 RUN = $(UV) run --frozen --extra $(EXTRA)
 CHECKS = check-lock check-format check-lint check-types check-imports check-docs check-shell
 
-.PHONY: test test-all check $(CHECKS) fix install-dev
+.PHONY: test test-all kernels wheels check $(CHECKS) fix install-dev
 
-test:
+test: kernels
 	$(RUN) pytest $(ARGS)
 
+# The CPU kernels, where they apply and unless they are built already.
+kernels:
+	$(RUN) python -m exo.inference.kernels.build --if-needed
+
 # Also what takes many minutes: every architecture of mlx-lm.
-test-all:
+test-all: kernels
 	$(RUN) pytest -m "exhaustive or not exhaustive" $(ARGS)
 
 # What must hold besides the tests; changes nothing. `make -k check` does not stop at a failure.

@@ -213,6 +213,7 @@ install_exo() {
   export EXO_UV_FOLDER=$share/uv
   new=$share/env-$(date +%Y%m%d%H%M%S)-$$
   uv_sync "$new" --no-dev --no-editable --compile-bytecode
+  build_kernels
   verify
   ln -s "${new##*/}" "$share/env.$$"
   "$python" -c 'import os, sys; os.replace(*sys.argv[1:])' "$share/env.$$" "$share/env"
@@ -224,10 +225,19 @@ install_exo() {
   remove_old_environments
 }
 
+# What makes a Linux CPU fast; exo runs without, so that a failure is told and no more.
+build_kernels() { # the environment is $new or, with --dev, .venv
+  local said
+  [[ $system == Linux && $extra == cpu ]] || return 0
+  say 'Building the CPU kernels (about a minute)…'
+  said=$("${1:-$new}/bin/python" -P -m exo.inference.kernels.build 2>&1) ||
+    say "exo will run without its CPU kernels, about 30 times slower: $said"
+}
+
 verify() {
   local said
   "$new/bin/exo" --version >/dev/null || die 'the new exo does not start, so it is not put to use.'
-  said=$("$new/bin/python" -P -m exo.device.probe) ||
+  said=$("$new/bin/python" -P -m exo.inference.probe) ||
     die "the new exo cannot compute here, so it is not put to use: $said"
 }
 
@@ -283,6 +293,7 @@ main() {
   if [[ $mode == dev ]]; then
     check_disk "$repository"
     uv_sync "$repository/.venv"
+    build_kernels "$repository/.venv"
     say 'Ready: .venv has exo, editable, and the development tools. Next: make test'
   else
     check_disk "$share"

@@ -32,6 +32,7 @@ from exo.config import Paths, Settings
 from exo.device.blas import blas_environment
 from exo.device.measure import cached, measure
 from exo.errors import AlreadyRunning, ConfigError, EngineError, HomeError, PortInUse
+from exo.inference.kernels.built import kernels
 from exo.models.registry import Registry
 from exo.p2p.assemble import keep_to_machine, make_network
 from exo.p2p.identity import load_identity
@@ -103,7 +104,7 @@ class _Daemon:
             app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None
         )
         await network.start()
-        await node.open(cached(self._paths.device, self._environment))
+        await node.open(cached(self._paths.device, self._environment, kernels()))
         await server.setup()
         await web.SockSite(server, listener).start()
         self._catch_signals()
@@ -221,9 +222,11 @@ class _Daemon:
         await context.node.worker.keep_spares()
 
     async def _measure(self, context: Context, api: str) -> None:
-        known = cached(self._paths.device, self._environment)
+        known = cached(self._paths.device, self._environment, kernels())
         try:
-            profile = await measure(self._paths.device, environment=self._environment)
+            profile = await measure(
+                self._paths.device, environment=self._environment, kernels=kernels()
+            )
         except EngineError as error:
             log.warning("This device could not be measured: %s", error)
             await context.node.measured(None)

@@ -4,7 +4,7 @@ Imported by the child process only.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from platform import python_version
@@ -15,6 +15,9 @@ from exo.device.host import cores, cpu_name, os_name
 from exo.device.memory import read_memory
 from exo.device.profile import DTYPES, DeviceProfile, Kind
 
+# Given x (n, n) and w (n, n), makes ready what computes a product of the two.
+Product = Callable[[mx.array, mx.array], Callable[[], mx.array]]
+
 _LONG_ENOUGH = 0.03  # seconds; beyond it, the cost of starting a computation no longer counts
 _BUDGET = 0.15  # seconds that repeating one measurement may take
 _SMALLEST, _LARGEST = 64, 8192  # rows and columns of the matrices
@@ -22,8 +25,20 @@ _READ_BYTES = 256 * 2**20  # more than the caches of any CPU core or GPU
 _MOST_READS = 256
 
 
-def measure_device() -> DeviceProfile:
-    """Measure the device that MLX computes on by default."""
+def measure_device(
+    products: Mapping[str, Product] | None = None,
+    *,
+    kernels: str | None = None,
+    no_kernels: str | None = None,
+) -> DeviceProfile:
+    """Measure the device that MLX computes on by default.
+
+    Args:
+        products: how matrices are multiplied, by dtype or kind, where it is not by MLX itself.
+        kernels: the kernels that these products are of.
+        no_kernels: why there are none.
+    """
+    products = products or dict.fromkeys(DTYPES, _own_product)
     kind, info = _kind(), mx.device_info()
     if kind == "metal":
         total = int(info["max_recommended_working_set_size"])
@@ -41,11 +56,13 @@ def measure_device() -> DeviceProfile:
         name=cpu_name() if kind == "cpu" else str(info["device_name"]),
         cores=cores(),
         memory_total=total,
-        flops={name: _matmul_rate(name, room) for name in DTYPES},
+        flops={name: _matmul_rate(name, product, room) for name, product in products.items()},
         memory_bandwidth=_read_rate(room),
         os=os_name(),
         python=python_version(),
         mlx=version("mlx"),
+        kernels=kernels,
+        no_kernels=no_kernels,
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         card=str(info["uuid"]) if kind == "cuda" and "uuid" in info else None,
     )
@@ -57,16 +74,20 @@ def _kind() -> Kind:
     return "metal" if mx.metal.is_available() else "cuda"
 
 
-def _matmul_rate(dtype_name: str, room: int) -> float:
+def _own_product(x: mx.array, w: mx.array) -> Callable[[], mx.array]:
+    return lambda: x @ w
+
+
+def _matmul_rate(dtype_name: str, prepare: Product, room: int) -> float:
     """FLOP/s of a square matrix product, as large as takes long enough and fits in `room` bytes."""
-    dtype: mx.Dtype = {"float32": mx.float32, "bfloat16": mx.bfloat16}.get(dtype_name, mx.float16)
+    dtype: mx.Dtype = {"float16": mx.float16, "bfloat16": mx.bfloat16}.get(dtype_name, mx.float32)
     size = _SMALLEST
     while True:
         # Random numbers: a GPU is faster on zeros than it will ever be on weights.
         a, b = (mx.random.normal((size, size)).astype(dtype) for _ in range(2))
 
-        def product(a: mx.array = a, b: mx.array = b) -> None:
-            (a @ b)[0, 0].item()  # asking for one number computes the whole product
+        def product(multiply: Callable[[], mx.array] = prepare(a, b)) -> None:  # noqa: B008  each size has its own
+            multiply()[0, 0].item()  # asking for one number computes the whole product
 
         seconds = _least_seconds(product, 0)
         next_bytes = 3 * (2 * size) ** 2 * 4

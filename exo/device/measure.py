@@ -20,6 +20,9 @@ from exo.errors import EngineError
 
 logger = logging.getLogger(__name__)
 
+# The module that measures; it is of a room that this one must not know.
+PROBE = "exo.inference.probe"
+
 
 class _CacheFile(BaseModel):
     format: Literal[1] = 1
@@ -31,7 +34,9 @@ class _Failure(BaseModel):
     error: str
 
 
-def cached(cache_file: Path, environment: Mapping[str, str] | None = None) -> DeviceProfile | None:
+def cached(
+    cache_file: Path, environment: Mapping[str, str] | None = None, kernels: str = ""
+) -> DeviceProfile | None:
     """The kept measurement; None if there is none, or it was not made in these circumstances."""
     try:
         cache = _CacheFile.model_validate_json(cache_file.read_bytes())
@@ -40,7 +45,7 @@ def cached(cache_file: Path, environment: Mapping[str, str] | None = None) -> De
     except (OSError, ValidationError) as error:
         logger.warning("%s is not readable, so it is made anew: %s", cache_file, _first_line(error))
         return None
-    return cache.profile if cache.fingerprint == _circumstances(environment) else None
+    return cache.profile if cache.fingerprint == _circumstances(environment, kernels) else None
 
 
 async def measure(
@@ -48,6 +53,7 @@ async def measure(
     *,
     refresh: bool = False,
     environment: Mapping[str, str] | None = None,
+    kernels: str = "",
     executable: str = sys.executable,
     limit: float = 60.0,
 ) -> DeviceProfile:
@@ -57,17 +63,19 @@ async def measure(
         cache_file: where it is kept.
         refresh: measure even if it is kept.
         environment: added to the child's environment: what runners get, such as another BLAS.
+        kernels: which CPU kernels the child will use, or why none: a measurement is of these.
         executable: the Python that measures.
         limit: seconds after which the child process is killed.
 
     Raises:
         EngineError: MLX does not work here, or the child process failed.
     """
-    if not refresh and (profile := await asyncio.to_thread(cached, cache_file, environment)):
-        return profile
+    kept = None if refresh else await asyncio.to_thread(cached, cache_file, environment, kernels)
+    if kept is not None:
+        return kept
     profile = await _run_probe(executable, environment or {}, limit)
     try:
-        await asyncio.to_thread(_keep, cache_file, profile, environment)
+        await asyncio.to_thread(_keep, cache_file, profile, _circumstances(environment, kernels))
     except OSError as error:  # the next start measures again, and that is all
         logger.warning("%s cannot be written: %s", cache_file, error)
     return profile
@@ -77,7 +85,7 @@ async def _run_probe(
     executable: str, environment: Mapping[str, str], limit: float
 ) -> DeviceProfile:
     # -P: a file in the folder where the user happens to be must not shadow a module.
-    arguments = ("-P", "-m", "exo.device.probe")
+    arguments = ("-P", "-m", PROBE)
     try:
         process = await asyncio.create_subprocess_exec(
             executable,
@@ -131,13 +139,14 @@ def _failed(reason: str) -> EngineError:
     )
 
 
-def _circumstances(environment: Mapping[str, str] | None) -> dict[str, str]:
-    return {**fingerprint(), "environment": json.dumps(dict(environment or {}), sort_keys=True)}
+def _circumstances(environment: Mapping[str, str] | None, kernels: str) -> dict[str, str]:
+    text = json.dumps(dict(environment or {}), sort_keys=True)
+    return {**fingerprint(), "environment": text, "kernels": kernels}
 
 
-def _keep(cache_file: Path, profile: DeviceProfile, environment: Mapping[str, str] | None) -> None:
+def _keep(cache_file: Path, profile: DeviceProfile, circumstances: dict[str, str]) -> None:
     """Write the file whole or not at all."""
-    cache = _CacheFile(fingerprint=_circumstances(environment), profile=profile)
+    cache = _CacheFile(fingerprint=circumstances, profile=profile)
     text = json.dumps(cache.model_dump(mode="json"), indent=2) + "\n"
     cache_file.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{cache_file.name}-", dir=cache_file.parent)

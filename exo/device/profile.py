@@ -28,11 +28,15 @@ class DeviceProfile(BaseModel):
     memory_total: PositiveInt = Field(
         description="Bytes: the machine's memory, what Metal recommends to use, or the card's."
     )
-    flops: dict[str, FiniteFloat] = Field(description="Matrix multiplication, FLOP/s by dtype.")
+    flops: dict[str, FiniteFloat] = Field(
+        description="Matrix multiplication, FLOP/s by dtype; with CPU kernels also `quantized`."
+    )
     memory_bandwidth: FiniteFloat = Field(gt=0, description="Reading memory, bytes/s.")
     os: str = Field(description="Such as `Linux 6.1 x86_64`.")
     python: str = Field(description="Version of Python.")
     mlx: str = Field(description="Version of MLX.")
+    kernels: str | None = Field(None, description="The CPU kernels in use, such as `avx512vnni`.")
+    no_kernels: str | None = Field(None, description="On a CPU: why none are in use.")
     measured_at: str = Field(description="ISO 8601, UTC.")
     card: str | None = Field(
         None, description="With CUDA: the card's UUID, as the driver names it."

@@ -88,7 +88,7 @@ def test_a_healthy_device(exo: Exo, good: FakeProbe, home: Path) -> None:
         "- discovery: whether multicast works shows once exo is running\n"
         "✓ firewall: none that exo knows is active\n"
     )
-    assert good.command[:4] == [sys.executable, "-P", "-m", "exo.device.probe"]
+    assert good.command[:4] == [sys.executable, "-P", "-m", "exo.inference.probe"]
     report = exo("doctor", "--json").json()
     assert report["ok"] is True
     assert report["checks"][0] == {

@@ -156,7 +156,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptur
 
 def test_only_the_child_imports_mlx() -> None:
     code = """
-import sys, exo.device.measure, exo.device.memory, exo.device.probe
+import sys, exo.device.measure, exo.device.memory, exo.inference.probe
 sys.exit("mlx" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

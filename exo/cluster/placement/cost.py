@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from math import inf
 from typing import NamedTuple
 
-from exo.cluster.placement.memory import Sizes
+from exo.cluster.placement.memory import Cast, Sizes
 from exo.cluster.placement.wanted import NodeResources
 from exo.cluster.state import LinkInfo
 from exo.models.card import ModelCard
@@ -35,14 +35,16 @@ class Speed(NamedTuple):
     flops: float
 
 
-def speed(node: NodeResources, card: ModelCard, *, cast: bool) -> Speed:
+def speed(node: NodeResources, card: ModelCard, *, cast: Cast) -> Speed:
     bandwidth, flops = _BANDWIDTH, 0.0
     if node.device is not None:
         measured = node.device.flops
         bandwidth = node.device.memory_bandwidth
         dtype = "float32" if cast else card.dtype
+        if card.quantization and "quantized" in measured:
+            dtype = "quantized"
         flops = measured.get(dtype) or max(measured.values(), default=0.0)
-    if node.on_cpu and not cast and card.dtype != "float32":
+    if node.on_cpu and cast is Cast.NOTHING and card.dtype != "float32":
         bandwidth *= _HALF_ON_CPU
     sharing = 1 + node.shards
     return Speed(bandwidth / sharing, (flops or _FLOPS) / sharing)
@@ -63,7 +65,7 @@ class Steps:
         self._head_flop = 2 * head * 8 / bits
 
     def seconds(
-        self, node: NodeResources, *, cast: bool, rows: int = 1
+        self, node: NodeResources, *, cast: Cast, rows: int = 1
     ) -> tuple[list[float], float]:
         """Seconds of a step with so many rows: of each layer, and of the head."""
         pace, sizes = speed(node, self._sizes.card, cast=cast), self._sizes
@@ -76,7 +78,7 @@ class Steps:
         head = took(sizes.head(cast=cast), self._head_flop)
         return (layers * sizes.n_layers if self._alike else layers), head
 
-    def prefill_seconds(self, node: NodeResources, start: int, end: int, *, cast: bool) -> float:
+    def prefill_seconds(self, node: NodeResources, start: int, end: int, *, cast: Cast) -> float:
         """Seconds for one token of a long prompt, which is computed in large chunks."""
         return sum(self._flop[start:end]) / speed(node, self._sizes.card, cast=cast).flops
 

@@ -3,16 +3,27 @@
     weights (as they are in memory, so after a cast to float32) + KV cache + working space
 
 The first share has the embedding, the last one the norm and the head. Half precision doubles when
-it becomes float32; packed weights stay as they are.
+it becomes float32; quantised weights stay as they are.
 """
 
+from enum import IntEnum
 from itertools import accumulate
 from typing import NamedTuple
 
+from exo.cluster.placement.wanted import NodeResources
 from exo.models.card import ModelCard
 from exo.models.weights import Part
 
 _WORKING_BYTES = 64 * 1024 * 1024
+
+
+class Cast(IntEnum):
+    """What of half precision becomes float32 on a node: nothing, everything, or all but the
+    weights, which the CPU kernels read as they are."""
+
+    NOTHING = 0
+    EVERYTHING = 1
+    ALL_BUT_WEIGHTS = 2
 
 
 class Need(NamedTuple):
@@ -35,10 +46,10 @@ class Sizes:
         self.n_layers = card.n_layers
         self._layers = tuple(
             [0, *accumulate(_loaded(part, card, cast=cast) for part in parts.layers)]
-            for cast in (False, True)
+            for cast in Cast
         )
         self._embedding, self._head, self._shared = (
-            tuple(_loaded(part, card, cast=cast) for cast in (False, True))
+            tuple(_loaded(part, card, cast=cast) for cast in Cast)
             for part in (parts.embedding, parts.head, parts.shared)
         )
         self._tied = parts.tied
@@ -46,7 +57,7 @@ class Sizes:
         self._working = _WORKING_BYTES + 3 * 4 * rows * card.hidden_size
         self._logits = 3 * 4 * rows * card.vocab_size
 
-    def need(self, start: int, end: int, *, cast: bool) -> Need:
+    def need(self, start: int, end: int, *, cast: Cast) -> Need:
         last = end == self.n_layers
         weights = self._layers[cast][end] - self._layers[cast][start] + self._shared[cast]
         if start == 0 or (last and self._tied):
@@ -58,26 +69,32 @@ class Sizes:
         per_layer = self.card.kv_bytes_per_token(element) // self.n_layers
         return Need(weights, working, per_layer * (end - start))
 
-    def layer(self, index: int, *, cast: bool) -> int:
+    def layer(self, index: int, *, cast: Cast) -> int:
         """Bytes of one layer in memory."""
         return self._layers[cast][index + 1] - self._layers[cast][index]
 
-    def head(self, *, cast: bool) -> int:
+    def head(self, *, cast: Cast) -> int:
         """Bytes that are read to make logits."""
         return self._head[cast] + (self._embedding[cast] if self._tied else 0)
 
 
-def casts(card: ModelCard, *, on_cpu: bool) -> tuple[bool, ...]:
-    """Whether a node casts to float32, the better way first.
+def casts(card: ModelCard, node: NodeResources) -> tuple[Cast, ...]:
+    """What a node may cast to float32, the better way first.
 
     Half precision accumulates badly and slowly in MLX's CPU kernels; packed weights are only exact
     with float32 scales there, whatever that costs.
     """
-    if not on_cpu:
-        return (False,)
-    return (True,) if card.quantization is not None else (True, False)
+    if not node.on_cpu:
+        return (Cast.NOTHING,)
+    if node.device is not None and node.device.kernels:
+        return (Cast.ALL_BUT_WEIGHTS,)
+    if card.quantization is not None:
+        return (Cast.EVERYTHING,)
+    return (Cast.EVERYTHING, Cast.NOTHING)
 
 
-def _loaded(part: Part, card: ModelCard, *, cast: bool) -> int:
+def _loaded(part: Part, card: ModelCard, *, cast: Cast) -> int:
     loose = part.total - part.packed
-    return part.packed + (loose * 2 if cast and card.dtype != "float32" else loose)
+    return part.packed + (
+        loose * 2 if cast is Cast.EVERYTHING and card.dtype != "float32" else loose
+    )

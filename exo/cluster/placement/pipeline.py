@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from exo.cluster.placement.exact import FEW, fastest, steadiest
 from exo.cluster.placement.large import Estimates, orders
+from exo.cluster.placement.memory import Cast
 from exo.cluster.placement.plan import Ask, Planned, Share, gib, plan
 from exo.cluster.placement.problem import Problem, Tables
 from exo.cluster.placement.split import INFINITE, Split, balanced, best_split
@@ -119,8 +120,10 @@ def _no_room(
     ask: Ask, nodes: Sequence[NodeResources], problem: Problem | None, size: int
 ) -> PlacementImpossible:
     """Why so many nodes do not hold the model, as far as numbers say it."""
-    need = ask.sizes.need(0, ask.card.n_layers, cast=False)
-    total = need.bytes(ask.least_context) + (size - 1) * ask.sizes.need(0, 1, cast=False).working
+    need = ask.sizes.need(0, ask.card.n_layers, cast=Cast.NOTHING)
+    total = (
+        need.bytes(ask.least_context) + (size - 1) * ask.sizes.need(0, 1, cast=Cast.NOTHING).working
+    )
     largest = sorted((node.free_memory for node in nodes), reverse=True)[:size]
     rooms = sorted((s.room for s in problem.stages), reverse=True) if problem else []
     held, pieces = sum(rooms[:size]), len(ask.card.boundaries) - 1

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from exo.cluster.placement.cost import Links, Steps
-from exo.cluster.placement.memory import Need, Sizes, casts
+from exo.cluster.placement.memory import Cast, Need, Sizes, casts
 from exo.cluster.placement.wanted import NodeResources, Wanted
 from exo.cluster.state import InstanceMeta, LinkInfo, Placement, Shard, Sharding
 from exo.errors import PlacementImpossible
@@ -101,7 +101,7 @@ def plan(ask: Ask, shares: Sequence[Share], tokens: int | None = None) -> Planne
                 start_layer=share.start,
                 end_layer=share.end,
                 memory=need.bytes(kv_tokens),
-                cast_float32=cast,
+                cast_float32=bool(cast),
             )
             for rank, ((share, need), cast) in enumerate(zip(pairs, ways, strict=True))
         ),
@@ -112,17 +112,17 @@ def plan(ask: Ask, shares: Sequence[Share], tokens: int | None = None) -> Planne
     return Planned(placement, seconds, slowest, roomy)
 
 
-def _cast(ask: Ask, share: Share, tokens: int) -> bool:
-    """Whether the node casts its share.
+def _cast(ask: Ask, share: Share, tokens: int) -> Cast:
+    """What the node casts of its share.
 
     Raises:
         PlacementImpossible: it does not fit either way.
     """
-    for cast in casts(ask.card, on_cpu=share.node.on_cpu):
+    for cast in casts(ask.card, share.node):
         need = ask.sizes.need(share.start, share.end, cast=cast)
         if need.bytes(tokens) <= share.node.free_memory:
             return cast
-    cast = casts(ask.card, on_cpu=share.node.on_cpu)[-1]
+    cast = casts(ask.card, share.node)[-1]
     raise does_not_fit(ask, share, ask.sizes.need(share.start, share.end, cast=cast))
 
 
@@ -135,7 +135,7 @@ def does_not_fit(ask: Ask, share: Share, need: Need) -> PlacementImpossible:
     )
 
 
-def _speeds(ask: Ask, shares: Sequence[Share], ways: Sequence[bool]) -> tuple[float, float, float]:
+def _speeds(ask: Ask, shares: Sequence[Share], ways: Sequence[Cast]) -> tuple[float, float, float]:
     """Seconds: per token of a long prompt, which flows through the stages in pieces; per token of
     an answer; of a step with all rows on the slowest node."""
     prefill, seconds, slowest = 0.0, 0.0, 0.0
@@ -153,7 +153,7 @@ def _speeds(ask: Ask, shares: Sequence[Share], ways: Sequence[bool]) -> tuple[fl
     return prefill, seconds, slowest
 
 
-def _spent(ask: Ask, share: Share, cast: bool, rows: int) -> float:
+def _spent(ask: Ask, share: Share, cast: Cast, rows: int) -> float:
     layers, head = ask.steps.seconds(share.node, cast=cast, rows=rows)
     return sum(layers[share.start : share.end]) + (head if share.end == len(layers) else 0.0)
 

@@ -105,7 +105,7 @@ class Tables:
                     _sums(steps.seconds(node, cast=cast), self._boundaries),
                     _sums(steps.seconds(node, cast=cast, rows=rows), self._boundaries),
                 )
-                for cast in casts(sizes.card, on_cpu=node.on_cpu)
+                for cast in casts(sizes.card, node)
             ]
             for node in self._nodes
         ]

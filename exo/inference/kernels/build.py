@@ -1,4 +1,4 @@
-"""Compiles the kernels for this environment's Python and MLX: `python -m exo.inference.kernels.build`.
+"""`python -m exo.inference.kernels.build`: compiles the kernels for this environment.
 
 No build system: a handful of files, one compiler call each.
 """
@@ -18,7 +18,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from exo.errors import KernelsUnavailable
-from exo.inference.kernels.built import FOLDER, LIBRARY, RECORD, SOURCES, Record, source_hash
+from exo.inference.kernels.built import (
+    FOLDER,
+    LIBRARY,
+    RECORD,
+    SOURCES,
+    Record,
+    source_hash,
+    why_not,
+)
 
 _FLAGS = (
     "-std=c++20",
@@ -64,7 +72,16 @@ def build(target: Path = FOLDER, extra_flags: tuple[str, ...] = ()) -> Path:
         library = target / f".{LIBRARY}.{os.getpid()}"
         mlx = Path(includes[0]).parent / "lib"
         # MLX is in the process already when this library is loaded: its symbols are found there.
-        link = (compiler, "-shared", *extra_flags, *objects, f"-L{mlx}", "-lmlx", "-o", str(library))
+        link = (
+            compiler,
+            "-shared",
+            *extra_flags,
+            *objects,
+            f"-L{mlx}",
+            "-lmlx",
+            "-o",
+            str(library),
+        )
         _call(link)
     record = Record(
         mlx=importlib.metadata.version("mlx"),
@@ -118,9 +135,7 @@ def _package(name: str) -> Path:
     return Path(places[0])
 
 
-def _jobs(
-    machine: str, includes: tuple[str, ...], work: Path
-) -> list[tuple[str, ...]]:
+def _jobs(machine: str, includes: tuple[str, ...], work: Path) -> list[tuple[str, ...]]:
     """The arguments of each compiler call, the longest first."""
     jobs = [
         (*flags, f"-DEXO_ISA={name}", "-c", str(SOURCES / "isa.cpp"), "-o", str(work / f"{name}.o"))
@@ -148,11 +163,16 @@ def _call(arguments: tuple[str, ...]) -> None:
 
 
 def main() -> None:
-    """Build, unless what is there was built of the same sources."""
+    """Build, from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--target", type=Path, default=FOLDER, help="folder for the library")
     parser.add_argument("--flag", action="append", default=[], help="for the compiler")
+    parser.add_argument(
+        "--if-needed", action="store_true", help="not where they do not apply, or are there already"
+    )
     arguments = parser.parse_args()
+    if arguments.if_needed and (sys.platform != "linux" or why_not(arguments.target) is None):
+        return
     try:
         build(arguments.target, tuple(arguments.flag))
     except KernelsUnavailable as error:

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
+import os
 import sysconfig
 from pathlib import Path
 from typing import TypedDict
@@ -27,6 +28,14 @@ def source_hash() -> str:
     for path in sorted(SOURCES.iterdir()):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
+
+
+def kernels() -> str:
+    """Which kernels processes of this installation use, or why none: changes if that does."""
+    wanted = os.environ.get("EXO_KERNELS", "")
+    if wanted == "off":
+        return wanted
+    return why_not() or f"{wanted} {source_hash()}".strip()
 
 
 def why_not(folder: Path = FOLDER) -> str | None:

@@ -7,13 +7,13 @@ call that the kernels do not know goes to MLX's own.
 # pyright: reportUnknownMemberType=false
 # mlx's own stubs leave some parameters untyped.
 
+import importlib
 import sys
 from collections.abc import Callable
 from functools import lru_cache, wraps
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models import activations
 
 from exo.inference.kernels.library import Library
 
@@ -27,16 +27,21 @@ def install(library: Library) -> None:
     fast.rms_norm = _rms_norm(library, fast.rms_norm)
     fast.rope = _rope(library, fast.rope)
     fast.scaled_dot_product_attention = _attention(library, fast.scaled_dot_product_attention)
-    _replace_activation("swiglu", _swiglu(library, activations.swiglu))
+    _replace_activation("swiglu", library, _swiglu)
 
 
-def _replace_activation(name: str, new: Callable[..., mx.array]) -> None:
+def _replace_activation(
+    name: str,
+    library: Library,
+    make: Callable[[Library, Callable[..., mx.array]], Callable[..., mx.array]],
+) -> None:
     """Models have taken the function into their own modules when they were imported."""
-    old = getattr(activations, name)
+    old = getattr(importlib.import_module("mlx_lm.models.activations"), name)
+    new = make(library, old)
     for module in [*sys.modules.values()]:
-        if getattr(module, "__name__", "").startswith("mlx_lm.models."):
-            if getattr(module, name, None) is old:
-                setattr(module, name, new)
+        of_model = getattr(module, "__name__", "").startswith("mlx_lm.models.")
+        if of_model and getattr(module, name, None) is old:
+            setattr(module, name, new)
 
 
 def _rms_norm(library: Library, own: Callable[..., mx.array]) -> Callable[..., mx.array]:

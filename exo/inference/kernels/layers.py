@@ -7,7 +7,8 @@ Each is the model's own layer with another class, a subclass of what it was: nam
 # pyright: reportUnknownMemberType=false
 # mlx's own stubs leave some parameters untyped.
 
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, cast
 
 import mlx.core as mx
 from mlx import nn
@@ -27,7 +28,7 @@ def swap(model: nn.Module, library: Library) -> int:
     """
     _PackedLayer.library = library
     count = 0
-    for module in model.modules():
+    for module in cast("list[nn.Module]", model.modules()):
         pack = _PACKERS.get(type(module))
         count += pack is not None and pack(module, library)
     return count
@@ -39,17 +40,27 @@ class _PackedLayer(nn.Module):
     library: ClassVar[Library]
     packed: mx.array
     _holds: Packed
+    _rows: int
 
     def _multiply(self, x: mx.array) -> mx.array:
         y = self.library.matmul(x, self.packed, self._holds)
-        return y + self["bias"] if "bias" in self else y
+        bias = _array(self, "bias")
+        return y if bias is None else y + bias
 
     def _choose(self, x: mx.array, experts: mx.array) -> mx.array:
         y = self.library.gather_matmul(x, self.packed, experts, self._holds)
-        return y + mx.expand_dims(self["bias"][experts], -2) if "bias" in self else y
+        bias = _array(self, "bias")
+        return y if bias is None else y + mx.expand_dims(bias[experts], -2)
 
 
-class PackedLinear(_PackedLayer, nn.Linear):
+class _PackedNumbers(_PackedLayer):
+    @property
+    def weight(self) -> mx.array:
+        """(n, k), float32: some models do more with a weight than multiply by it."""
+        return self.library.take_rows(self.packed, mx.arange(self._rows), self._holds)
+
+
+class PackedLinear(_PackedNumbers, nn.Linear):
     def __call__(self, x: mx.array) -> mx.array:
         return self._multiply(x)
 
@@ -67,7 +78,7 @@ class _PackedTable(_PackedLayer):
         return self._multiply(x)
 
 
-class PackedEmbedding(_PackedTable, nn.Embedding):
+class PackedEmbedding(_PackedTable, _PackedNumbers, nn.Embedding):
     pass
 
 
@@ -76,56 +87,56 @@ class PackedQuantizedEmbedding(_PackedTable, nn.QuantizedEmbedding):
 
 
 class PackedSwitchLinear(_PackedLayer, SwitchLinear):
-    def __call__(
-        self, x: mx.array, indices: mx.array, sorted_indices: bool = False
-    ) -> mx.array:
+    def __call__(self, x: mx.array, indices: mx.array, sorted_indices: bool = False) -> mx.array:
         del sorted_indices
         return self._choose(x, indices)
 
 
 class PackedQuantizedSwitchLinear(_PackedLayer, QuantizedSwitchLinear):
-    def __call__(
-        self, x: mx.array, indices: mx.array, sorted_indices: bool = False
-    ) -> mx.array:
+    def __call__(self, x: mx.array, indices: mx.array, sorted_indices: bool = False) -> mx.array:
         del sorted_indices
         return self._choose(x, indices)
 
 
 def _pack_dense(module: nn.Module, library: Library) -> bool:
-    weight = module.get("weight")
+    weight = _array(module, "weight")
     if weight is None or weight.dtype not in _FLOATS:
         return False
     n, k = weight.shape[-2:]
-    _become(module, library.pack_dense(weight), library.dense(n, k, _FLOATS[weight.dtype]))
+    _become(module, library.pack_dense(weight), library.dense(n, k, _FLOATS[weight.dtype]), n)
     return True
 
 
 def _pack_quantized(module: nn.Module, library: Library) -> bool:
-    codes, scales, biases = (module.get(name) for name in ("weight", "scales", "biases"))
-    mode, group, bits = (getattr(module, name) for name in ("mode", "group_size", "bits"))
+    codes, scales, biases = (_array(module, name) for name in ("weight", "scales", "biases"))
+    quantized: Any = module
+    mode, group, bits = str(quantized.mode), int(quantized.group_size), int(quantized.bits)
+    if codes is None or scales is None or group not in _GROUPS.get(mode, ()):
+        return False
     affine = mode == "affine"
-    if (
-        codes is None
-        or scales is None
-        or group not in _GROUPS.get(mode, ())
-        or getattr(module, "global_scale", None) is not None
-        or affine and (biases is None or scales.dtype not in _FLOATS)
-    ):
+    if affine and (biases is None or scales.dtype not in _FLOATS):
+        return False
+    if getattr(module, "global_scale", None) is not None:
         return False
     n, k = codes.shape[-2], scales.shape[-1] * group
     kind = _FLOATS[scales.dtype] if affine else "bfloat16"
     packed = library.pack_quantized(codes, scales, biases if affine else None, bits, group)
-    _become(module, packed, library.quantized(n, k, bits, group, not affine, kind))
+    _become(module, packed, library.quantized(n, k, bits, group, not affine, kind), n)
     return True
 
 
-def _become(module: nn.Module, packed: mx.array, holds: Packed) -> None:
+def _array(module: nn.Module, name: str) -> mx.array | None:
+    value = cast("dict[str, Any]", module).get(name)
+    return value if isinstance(value, mx.array) else None
+
+
+def _become(module: nn.Module, packed: mx.array, holds: Packed, rows: int) -> None:
     for name in ("weight", "scales", "biases"):
         module.pop(name, None)
     module.__class__ = _CLASSES[type(module)]
     new: Any = module
     new.packed = packed
-    new._holds = holds  # noqa: SLF001  this module made it
+    new._holds, new._rows = holds, rows  # noqa: SLF001  this file has made its class
 
 
 _CLASSES: dict[type[nn.Module], type[_PackedLayer]] = {
@@ -137,7 +148,7 @@ _CLASSES: dict[type[nn.Module], type[_PackedLayer]] = {
     QuantizedSwitchLinear: PackedQuantizedSwitchLinear,
 }
 # A layer of any other class, a subclass included, may do more than multiply: it stays.
-_PACKERS = {
+_PACKERS: dict[type[nn.Module], Callable[[nn.Module, Library], bool]] = {
     nn.Linear: _pack_dense,
     nn.Embedding: _pack_dense,
     SwitchLinear: _pack_dense,

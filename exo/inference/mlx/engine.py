@@ -12,6 +12,7 @@ from jinja2 import TemplateError
 
 from exo.errors import EngineError, ModelInvalid, RequestError
 from exo.inference.engine import WARM_UP, Detokenizer, OnProgress, Sampled, SequenceSpec
+from exo.inference.kernels.use import use_kernels
 from exo.inference.messages import Load, RingStats
 from exo.inference.mlx import loading
 from exo.inference.mlx.adapter import TokenizerWrapper, open_tokenizer
@@ -40,6 +41,7 @@ class MlxEngine:
             # On a CPU mx.compile runs the system's C++ compiler at the first call of each shape,
             # and two processes that do so at once may write the same file.
             mx.disable_compile()
+        self._kernels = use_kernels()
         self._executor: Executor | None = None
         self._planner: Planner | None = None
         self._pipeline: Pipeline | None = None
@@ -50,7 +52,7 @@ class MlxEngine:
         self._waiting = True
 
     def load(self, load: Load, progress: OnProgress) -> int:
-        shard = loading.open_shard(load)
+        shard = loading.open_shard(load, self._kernels)
         if load.rank == 0:
             tokenizer = open_tokenizer(load.path, shard.config)
             self._tokenizer = tokenizer

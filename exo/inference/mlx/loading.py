@@ -13,6 +13,8 @@ from mlx.utils import tree_flatten, tree_map
 
 from exo.errors import ModelInvalid
 from exo.inference.engine import OnProgress
+from exo.inference.kernels.layers import swap
+from exo.inference.kernels.library import Library
 from exo.inference.messages import Load
 from exo.inference.mlx.adapter import can_batch, longest_cut, open_model
 from exo.inference.mlx.split import SplitStage
@@ -33,8 +35,8 @@ class Shard:
     cuttable: int
 
 
-def open_shard(load: Load) -> Shard:
-    """The layers that `load` asks for, with their weights not read yet.
+def open_shard(load: Load, kernels: Library | None = None) -> Shard:
+    """The layers that `load` asks for, with their weights not read yet, and packed for `kernels`.
 
     With `cast_float32`, everything that is not packed becomes float32: MLX's CPU kernels
     accumulate in the dtype of the scales, and in bfloat16 that costs 5-10% of accuracy per matmul.
@@ -43,6 +45,8 @@ def open_shard(load: Load) -> Shard:
         ModelInvalid: the architecture is unknown or cannot be cut there, or the weights do not fit.
     """
     model, config = _open(load.path)
+    if kernels is not None:
+        swap(model, kernels)
     if load.cast_float32:
         model.update(tree_map(_to_float32, model.parameters()))
     batchable, cuttable = can_batch(model), longest_cut(model)
