@@ -291,10 +291,10 @@ EXO_INLINE float greatest(f32x16 v) {
   return best;
 }
 
-// e to the power of v, to 2 units in the last place; 0 below -87.3, where results would be
-// subnormal. Cody and Waite's reduction and the polynomial of Cephes' expf.
+// e to the power of v, to 2 units in the last place; infinite above 88.72; 0 below -87.3, where
+// results would be subnormal. Cody and Waite's reduction and the polynomial of Cephes' expf.
 EXO_INLINE f32x16 exponential(f32x16 v) {
-  const f32x16 top = splat(88.37f), bottom = splat(-87.3f), magic = splat(12582912.0f);
+  const f32x16 top = splat(88.72f), bottom = splat(-87.3f), magic = splat(12582912.0f);
   const f32x16 x = select(v > top, top, select(v < bottom, bottom, v));
   const f32x16 n = fma(x, splat(1.44269504088896341f), magic) - magic;
   f32x16 r = fma(n, splat(-0.693359375f), x);
@@ -306,10 +306,13 @@ EXO_INLINE f32x16 exponential(f32x16 v) {
   p = fma(p, r, splat(1.6666665459e-1f));
   p = fma(p, r, splat(5.0000001201e-1f));
   p = fma(p, r * r, r) + 1.0f;
-  const i32x16 power = (__builtin_convertvector(n, i32x16) + 127) << 23;
-  const f32x16 result = p * (f32x16)power;
+  // In two steps: 2^128 is not a float.
+  const i32x16 power = __builtin_convertvector(n, i32x16), half = power >> 1;
+  const f32x16 result =
+      p * (f32x16)((half + 127) << 23) * (f32x16)((power - half + 127) << 23);
   // Comparisons with NaN are false, so that NaN comes through.
-  return select(v < bottom, splat(0.0f), select(v == v, result, v));
+  const f32x16 ends = select(v > top, splat(__builtin_inff()), select(v == v, result, v));
+  return select(v < bottom, splat(0.0f), ends);
 }
 
 }  // namespace exo::EXO_ISA
