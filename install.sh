@@ -237,7 +237,7 @@ build_kernels() { # the environment is $new or, with --dev, .venv
 verify() {
   local said
   "$new/bin/exo" --version >/dev/null || die 'the new exo does not start, so it is not put to use.'
-  said=$("$new/bin/python" -P -m exo.inference.probe) ||
+  said=$("$new/bin/python" -P -m exo.probe) ||
     die "the new exo cannot compute here, so it is not put to use: $said"
 }
 

@@ -119,7 +119,7 @@ def check_platform(system: str, machine: str) -> Check:
 
 def probe_device() -> Probe:
     """Try MLX in a child: where it is broken, it may crash or hang its process."""
-    command = [sys.executable, "-P", "-m", "exo.inference.probe", str(local.find_paths().cache)]
+    command = [sys.executable, "-P", "-m", "exo.probe", str(local.find_paths().cache)]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=PROBE_TIMEOUT, check=False

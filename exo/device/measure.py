@@ -20,8 +20,8 @@ from exo.errors import EngineError
 
 logger = logging.getLogger(__name__)
 
-# The module that measures; it is of a room that this one must not know.
-PROBE = "exo.inference.probe"
+# The module that measures: it knows also rooms that this one must not.
+PROBE = "exo.probe"
 
 
 class _CacheFile(BaseModel):

@@ -225,7 +225,8 @@ def decode(adapter: TypeAdapter[T], body: bytes) -> T:
     try:
         data: Any = msgpack.unpackb(body, strict_map_key=False)
         return adapter.validate_python(data)
-    except (ValueError, msgpack.UnpackException, ValidationError) as error:
+    except (ValueError, TypeError, msgpack.UnpackException, ValidationError) as error:
+        # A TypeError: of a key that is a list.
         raise EngineError("A message to or from the runner cannot be read.") from error
 
 

@@ -146,5 +146,5 @@ def unpack_result(body: bytes) -> Result:
 def _unpack(adapter: TypeAdapter[T], body: bytes) -> T:
     try:
         return adapter.validate_python(msgpack.unpackb(body, strict_map_key=False))
-    except (ValueError, msgpack.UnpackException, ValidationError) as error:
+    except (ValueError, TypeError, msgpack.UnpackException, ValidationError) as error:
         raise RingError("A neighbour in the ring sent a step that cannot be read.") from error

@@ -23,6 +23,8 @@ DEVICE = {
     "os": "Linux 6.1 x86_64",
     "python": "3.11.7",
     "mlx": "0.32.2",
+    "kernels": "avx512vnni",
+    "no_kernels": None,
     "measured_at": "2026-11-23T10:00:00Z",
 }
 MODEL = {

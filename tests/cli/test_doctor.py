@@ -55,7 +55,6 @@ def good(monkeypatch: pytest.MonkeyPatch, home: Path) -> FakeProbe:
     monkeypatch.setattr(doctor_network, "UFW", home / "no-ufw")
     interfaces = [{"name": "eth0", "addresses": ["10.0.0.1", "fd00::1"]}]
     monkeypatch.setattr(doctor_network, "local_interfaces", lambda: interfaces)
-    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     usage = namedtuple("Usage", "total used free")(0, 0, 500 * 1024**3)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     model = home / "data" / "models" / "exo-demo"
@@ -76,7 +75,7 @@ def test_a_healthy_device(exo: Exo, good: FakeProbe, home: Path) -> None:
         "✓ platform: Linux x86_64\n"
         "✓ MLX: 0.32.2 on Test CPU (cpu): 150 GFLOP/s float32, 20 GFLOP/s bfloat16, "
         "memory 40 GB/s\n"
-        "✓ compiler: /usr/bin/g++\n"
+        "✓ CPU kernels: avx512vnni\n"
         "✓ clock: 2026-11-23 10:00:00 UTC, synchronised\n"
         "✓ settings: defaults and environment\n"
         f"✓ folders: {home}/data and {home}/state are writable\n"
@@ -88,7 +87,7 @@ def test_a_healthy_device(exo: Exo, good: FakeProbe, home: Path) -> None:
         "- discovery: whether multicast works shows once exo is running\n"
         "✓ firewall: none that exo knows is active\n"
     )
-    assert good.command[:4] == [sys.executable, "-P", "-m", "exo.inference.probe"]
+    assert good.command[:4] == [sys.executable, "-P", "-m", "exo.probe"]
     report = exo("doctor", "--json").json()
     assert report["ok"] is True
     assert report["checks"][0] == {
@@ -123,7 +122,8 @@ def test_a_backend_that_does_not_work(
 def test_warnings_are_not_failures(
     exo: Exo, good: FakeProbe, monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
-    monkeypatch.setattr(shutil, "which", lambda _: None)
+    slow = {**DEVICE, "kernels": None, "no_kernels": "The CPU kernels are not used."}
+    good.result.stdout = json.dumps(slow)
     usage = namedtuple("Usage", "total used free")(0, 0, 1024**3)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     shutil.rmtree(home / "data" / "models" / "exo-demo")
@@ -131,7 +131,7 @@ def test_warnings_are_not_failures(
     result = exo("doctor")
 
     assert result.code == 0
-    assert "! compiler: no g++" in result.out
+    assert "! CPU kernels: The CPU kernels are not used.\n  Models run on MLX's own" in result.out
     assert "! disk: 1.0 GiB free" in result.out
     assert "! models: there are none in " in result.out
 

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exo.errors import EngineError, QueueFull
@@ -54,6 +54,7 @@ def test_an_error_is_the_same_class_on_the_other_side():
 
 
 @given(st.binary(max_size=200))
+@example(b"\x81\x90\x90")  # An array is the key of a map.
 def test_a_damaged_body_is_a_clear_error(body: bytes):
     try:
         messages.decode(messages.from_runner, body)

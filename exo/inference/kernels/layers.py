@@ -54,13 +54,24 @@ class _PackedLayer(nn.Module):
 
 
 class _PackedNumbers(_PackedLayer):
+    stock: ClassVar[type[nn.Module]]
+
     @property
     def weight(self) -> mx.array:
         """(n, k), float32: some models do more with a weight than multiply by it."""
         return self.library.take_rows(self.packed, mx.arange(self._rows), self._holds)
 
+    @weight.deleter
+    def weight(self) -> None:
+        """A model that puts another weight here gets its own layer back for it."""
+        layer = cast("nn.Module", self)
+        layer.__class__ = self.stock
+        cast("dict[str, Any]", layer).pop("packed")
+
 
 class PackedLinear(_PackedNumbers, nn.Linear):
+    stock = nn.Linear
+
     def __call__(self, x: mx.array) -> mx.array:
         return self._multiply(x)
 
@@ -79,7 +90,7 @@ class _PackedTable(_PackedLayer):
 
 
 class PackedEmbedding(_PackedTable, _PackedNumbers, nn.Embedding):
-    pass
+    stock = nn.Embedding
 
 
 class PackedQuantizedEmbedding(_PackedTable, nn.QuantizedEmbedding):

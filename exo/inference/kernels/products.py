@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
-from exo.device.benchmark import Product
 from exo.inference.kernels.library import Library
 
 _BITS, _GROUP = 4, 64
+# Given x (n, n) and w (n, n), makes ready what computes a product of the two.
+Product = Callable[[mx.array, mx.array], Callable[[], mx.array]]
 
 
 def products(library: Library) -> dict[str, Product]:

@@ -44,14 +44,15 @@ def weightless(model: nn.Module, layers: Sequence[nn.Module]) -> Generator[dict[
     """Meanwhile, the model has weights that take no memory; gives those outside of the layers by
     name. Afterwards all modules are as they were, also what they keep for themselves."""
     modules = cast("list[nn.Module]", model.modules())
-    kept = [(module, dict(_items(module)), dict(vars(module))) for module in modules]
+    kept = [(m, type(m), dict(_items(m)), dict(vars(m))) for m in modules]
     weights = cast("dict[str, Any]", model.parameters())
     model.update(tree_map(_stand_in, weights))
     inner = {id(a) for layer in layers for _, a in _flat(layer.parameters())}
     try:
         yield {name: a for name, a in _flat(model.parameters()) if id(a) not in inner}
     finally:
-        for module, items, attributes in kept:
+        for module, cls, items, attributes in kept:
+            module.__class__ = cls
             module.clear()
             dict.update(module, items)
             vars(module).clear()

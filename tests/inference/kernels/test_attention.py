@@ -86,9 +86,7 @@ def test_a_query_gives_the_same_bits_alone_in_chunks_and_in_padded_batches(
             assert np.array_equal(np.array(some), whole[:, :, first:end])
         # As a row of a batch: keys that are not its own come before.
         rows, junk = 3, normal(4, 3, kv_heads, padding, size) * 50
-        keys, values = (
-            mx.concatenate([junk, mx.repeat(a, rows, axis=0)], axis=2) for a in (k, v)
-        )
+        keys, values = (mx.concatenate([junk, mx.repeat(a, rows, axis=0)], axis=2) for a in (k, v))
         at = np.arange(length + padding)
         mask = (at >= padding) & (at <= at[padding:, None])
         last = kernels.attention(

@@ -69,9 +69,7 @@ def test_rope_is_that_of_mlx(
     offsets = mx.array(np.random.default_rng(seed).integers(0, 500, batch).astype(np.int32))
     inverse = mx.array([10000.0 ** (-2 * i / dims) for i in range(dims // 2)])
     y = kernels.rope(x, dims, traditional, scale, offsets, inverse)
-    own = mx.fast.rope(
-        x, dims, traditional=traditional, base=10000.0, scale=scale, offset=offsets
-    )
+    own = mx.fast.rope(x, dims, traditional=traditional, base=10000.0, scale=scale, offset=offsets)
     assert error(y, exact(own)) < 1e-4
 
 

@@ -66,9 +66,7 @@ def test_fp4_products_are_exact_to_the_rounding_of_activations(
 
 @many
 @given(seeds, dtypes, st.integers(1, 30), st.integers(1, 150), st.integers(1, 300), dtypes)
-def test_dense_products_are_exact_to_float32(
-    kernels: Library, seed, weights, rows, n, k, dtype
-):
+def test_dense_products_are_exact_to_float32(kernels: Library, seed, weights, rows, n, k, dtype):
     matrix = dense(kernels, normal(seed, n, k), weights)
     x = normal(seed + 1, rows, k, dtype=dtype)
     y = kernels.matmul(x, matrix.packed, matrix.holds)
@@ -113,9 +111,7 @@ def test_every_instruction_set_and_number_of_threads_gives_the_same_bits(
             ]
     kernels.set_threads(2)
     first, *others = results.values()
-    assert all(
-        np.array_equal(a, b) for other in others for a, b in zip(first, other, strict=True)
-    )
+    assert all(np.array_equal(a, b) for other in others for a, b in zip(first, other, strict=True))
 
 
 def test_more_rows_than_fit_at_once(kernels: Library):

@@ -1,4 +1,4 @@
-"""`python -m exo.inference.probe`: the child that measures, so that the daemon needs no MLX.
+"""`python -m exo.probe`: the child that measures, so that the daemon needs no MLX.
 
 Prints one line of JSON on stdout: a DeviceProfile, or `{"error": …}` and exit status 1 if MLX
 cannot be used here. With a folder as its argument, it measures with the BLAS that runners get,
@@ -21,7 +21,7 @@ def main() -> int:
     if len(sys.argv) > 1:
         # A library is preloaded when a process starts: begin again, as the same process.
         environment = {**os.environ, **blas_environment(Path(sys.argv[1]))}
-        os.execve(sys.executable, [sys.executable, "-P", "-m", "exo.inference.probe"], environment)  # noqa: S606
+        os.execve(sys.executable, [sys.executable, "-P", "-m", "exo.probe"], environment)  # noqa: S606
     try:
         line, status = _measure().model_dump_json(), 0
     except (ImportError, OSError, RuntimeError, ValueError, MemoryError) as error:
