@@ -3,6 +3,7 @@
 import importlib.machinery
 import importlib.util
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -84,6 +85,7 @@ def load(folder: Path = FOLDER) -> Library:
     return library
 
 
+@cache
 def _open(path: Path) -> Library:
     loader = importlib.machinery.ExtensionFileLoader("_kernels", str(path))
     spec = importlib.util.spec_from_loader("_kernels", loader)

@@ -1,0 +1,118 @@
+"""Where the kernels cannot be built or used, exo says why and goes on without."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+from exo.errors import KernelsUnavailable
+from exo.inference.kernels import build, built, library
+from exo.inference.kernels.library import Library
+
+
+@pytest.fixture
+def record(tmp_path: Path, kernels: Library) -> dict[str, str]:
+    """A copy of what was built lies in `tmp_path`."""
+    for name in (built.LIBRARY, built.RECORD):
+        (tmp_path / name).write_bytes((built.FOLDER / name).read_bytes())
+    return json.loads((tmp_path / built.RECORD).read_text())
+
+
+def test_what_was_built_here_fits(tmp_path: Path, record):
+    assert built.why_not(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "reason"),
+    [
+        ("mlx", "built for MLX 0.1.0"),
+        ("python", "for another Python"),
+        ("sources", "their sources have changed"),
+    ],
+)
+def test_what_was_built_for_something_else_is_not_loaded(tmp_path: Path, record, field, reason):
+    (tmp_path / built.RECORD).write_text(json.dumps({**record, field: "0.1.0"}))
+    with pytest.raises(KernelsUnavailable, match=reason) as caught:
+        library.load(tmp_path)
+    assert "install.sh" in str(caught.value.hint)
+
+
+def test_nothing_built_and_a_broken_build(tmp_path: Path, record):
+    (tmp_path / built.RECORD).write_text("{")
+    assert built.why_not(tmp_path) == "their build was broken off"
+    (tmp_path / built.LIBRARY).unlink()
+    assert built.why_not(tmp_path) == "they are not built"
+
+
+def test_a_library_that_is_none(tmp_path: Path, record):
+    (tmp_path / built.LIBRARY).write_bytes(b"no library")
+    with pytest.raises(KernelsUnavailable, match="do not fit this MLX"):
+        library.load(tmp_path)
+
+
+def test_they_can_be_turned_off_and_chosen(monkeypatch: pytest.MonkeyPatch, kernels: Library):
+    monkeypatch.setenv("EXO_KERNELS", "off")
+    assert built.kernels() == "off"
+    with pytest.raises(KernelsUnavailable, match="EXO_KERNELS=off"):
+        library.load()
+    monkeypatch.setenv("EXO_KERNELS", "sse")
+    with pytest.raises(KernelsUnavailable, match="cannot execute 'sse' kernels"):
+        library.load()
+    monkeypatch.delenv("EXO_KERNELS")
+    assert built.kernels() == built.source_hash()
+    assert library.load().name()
+
+
+def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(KernelsUnavailable, match=r"no C\+\+ compiler") as caught:
+        build.build(tmp_path)
+    assert "apt install g++" in str(caught.value.hint)
+
+
+def test_a_compiler_that_fails_leaves_what_was_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, record, capsys: pytest.CaptureFixture[str]
+):
+    compiler = tmp_path / "broken"
+    compiler.write_text("#!/bin/sh\necho 'no space left' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    with pytest.raises(KernelsUnavailable, match="could not be compiled"):
+        build.build(tmp_path)
+    assert "no space left" in capsys.readouterr().err
+    assert built.why_not(tmp_path) is None
+
+
+def test_a_runner_without_kernels_computes_with_mlx(kernels: Library):
+    """And says so in its log; with them it says which."""
+    code = (
+        "import logging, mlx.core as mx; logging.basicConfig(level='INFO', format='%(message)s');"
+        "mx.set_default_device(mx.cpu);"
+        "from exo.inference.kernels.use import use_kernels; print(use_kernels() is None)"
+    )
+    said = {}
+    for wanted in ("off", ""):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "EXO_KERNELS": wanted},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        said[wanted] = (done.stdout.strip(), done.stderr)
+    assert said["off"][0] == "True"
+    assert "off (EXO_KERNELS=off)" in said["off"][1]
+    assert said[""][0] == "False"
+    assert f"CPU kernels: {kernels.name()}" in said[""][1]
+
+
+def test_threads_are_as_many_as_cores(kernels: Library):
+    for threads in (1, 3, 2):
+        kernels.set_threads(threads)
+        assert kernels.threads() == threads
+        assert mx.sum(kernels.gated(mx.ones(100_000), mx.ones(100_000))).item() > 70_000
