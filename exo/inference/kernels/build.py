@@ -60,11 +60,8 @@ def build(target: Path = FOLDER, extra_flags: tuple[str, ...] = ()) -> Path:
     """
     compiler = find_compiler()
     includes = find_includes()
-    machine = platform.machine()
-    if machine not in _INSTRUCTION_SETS:
-        raise KernelsUnavailable(f"There are no kernels for {machine}.")
     with tempfile.TemporaryDirectory(prefix="exo-kernels-") as work:
-        jobs = _jobs(machine, includes, Path(work))
+        jobs = _jobs(platform.machine(), includes, Path(work))
         calls = [(compiler, *_FLAGS, *extra_flags, *job) for job in jobs]
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             list(threads.map(_call, calls))
@@ -92,6 +89,27 @@ def build(target: Path = FOLDER, extra_flags: tuple[str, ...] = ()) -> Path:
     library.replace(target / LIBRARY)
     (target / RECORD).write_text(json.dumps(record))
     return target / LIBRARY
+
+
+def build_test(source: Path, folder: Path, flags: tuple[str, ...]) -> Path:
+    """A program of `source` and the kernels without MLX, compiled with more flags into `folder`.
+
+    Raises:
+        KernelsUnavailable: as `build`.
+    """
+    compiler = find_compiler()
+    plain = [
+        ("-c", str(SOURCES / f"{name}.cpp"), "-o", str(folder / f"{name}.o"))
+        for name in ("dispatch", "packing", "pool")
+    ]
+    own = (f"-I{SOURCES}", "-c", str(source), "-o", str(folder / "test.o"))
+    jobs = [*_kernel_jobs(platform.machine(), folder), own, *plain]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        list(threads.map(_call, [(compiler, *_FLAGS, *flags, *job) for job in jobs]))
+    program = folder / "test"
+    objects = map(str, sorted(folder.glob("*.o")))
+    _call((compiler, *flags, *objects, "-pthread", "-o", str(program)))
+    return program
 
 
 def find_compiler() -> str:
@@ -135,12 +153,18 @@ def _package(name: str) -> Path:
     return Path(places[0])
 
 
-def _jobs(machine: str, includes: tuple[str, ...], work: Path) -> list[tuple[str, ...]]:
-    """The arguments of each compiler call, the longest first."""
-    jobs = [
+def _kernel_jobs(machine: str, work: Path) -> list[tuple[str, ...]]:
+    """The arguments of the compiler calls for the kernels themselves, the longest first."""
+    if machine not in _INSTRUCTION_SETS:
+        raise KernelsUnavailable(f"There are no kernels for {machine}.")
+    return [
         (*flags, f"-DEXO_ISA={name}", "-c", str(SOURCES / "isa.cpp"), "-o", str(work / f"{name}.o"))
         for name, flags in _INSTRUCTION_SETS[machine].items()
     ]
+
+
+def _jobs(machine: str, includes: tuple[str, ...], work: Path) -> list[tuple[str, ...]]:
+    jobs = _kernel_jobs(machine, work)
     outer = [f"-isystem{path}" for path in includes]
     # MLX's wheels hold no headers of their version as text.
     version = f'-DMLX_VERSION="{importlib.metadata.version("mlx")}"'

@@ -48,6 +48,19 @@ NB_MODULE(_kernels, m) {
   m.def(
       "attention", &exo::attention, "q"_a, "k"_a, "v"_a, "scale"_a, "causal"_a, "mask"_a.none(),
       "sinks"_a.none());
+  m.def(
+      "read_memory",
+      [](array& a) {
+        a.eval();
+        return exo::kernels()->read_memory(a.data<char>(), a.nbytes());
+      },
+      "array"_a);
+  m.def(
+      "multiply_in_registers",
+      [](int64_t count, bool integers) {
+        return exo::kernels()->multiply_in_registers(count, integers);
+      },
+      "count"_a, "integers"_a);
   m.def("set_threads", [](int threads) { exo::Pool::shared().resize(threads); }, "threads"_a);
   m.def("threads", [] { return exo::Pool::shared().size(); });
   m.def("use", &exo::use_kernels, "name"_a);

@@ -2,6 +2,7 @@
 #include "attention.h"
 #include "dense.h"
 #include "elementwise.h"
+#include "machine.h"
 #include "quantized.h"
 
 #define EXO_TEXT(name) #name
@@ -12,6 +13,7 @@ namespace exo::EXO_ISA {
 extern const Kernels kernels;
 const Kernels kernels = {
     EXO_NAME(EXO_ISA), run_quantized, run_dense, run_norm, run_gated, run_rope, run_attention,
+    read_memory, multiply_in_registers,
 };
 
 }  // namespace exo::EXO_ISA

@@ -114,6 +114,8 @@ struct Kernels {
   void (*gated)(const Gated&);
   void (*rope)(const Rope&);
   void (*attention)(const Attention&);
+  uint64_t (*read_memory)(const void*, int64_t bytes);
+  float (*multiply_in_registers)(int64_t count, bool integers);
 };
 
 // The best that this machine can execute, or the one called `name`; null if there is none.

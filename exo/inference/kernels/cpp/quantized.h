@@ -42,6 +42,19 @@ struct Unit {
   }
 };
 
+// The scales of sixteen columns, or, as the second of the two, their biases.
+EXO_INLINE f32x16 read_scales(const Format& f, const uint8_t* from, int which) {
+  from += 16 * which * size_of(f.scales);
+  switch (f.scales) {
+    case Type::BFloat16:
+      return BFloat16::read(from);
+    case Type::Float16:
+      return Float16::read(from);
+    default:
+      return Float32::read(from);
+  }
+}
+
 // The float32 sum after one more group.
 EXO_INLINE f32x16 add_group(
     f32x16 total, i32x16 products, f32x16 scales, f32x16 biases, float x_scale, float x_sum) {
@@ -96,7 +109,7 @@ void some_rows(
   }
 }
 
-template <class U, class S, bool kTable, int kPairs>
+template <class U, bool kTable, int kPairs>
 struct QuantizedKernels {
   // Few rows: codes are unpacked into registers and used for all rows at once.
   template <int kRows>
@@ -123,9 +136,9 @@ struct QuantizedKernels {
             }
           }
         }
-        const f32x16 scales = S::read(from + codes);
+        const f32x16 scales = read_scales(q.format, from + codes, 0);
         f32x16 biases{};
-        if constexpr (!kTable) biases = S::read(from + codes + 16 * sizeof(typename S::Stored));
+        if constexpr (!kTable) biases = read_scales(q.format, from + codes, 1);
         for (int r = 0; r < kRows; ++r) {
           i32x16 all = products[r][0];
           for (int s = 1; s < kSums; ++s) all += products[r][s];
@@ -158,9 +171,9 @@ struct QuantizedKernels {
       }
     }
     from += q.format.code_bytes();
-    to.scales[side] = S::read(from);
+    to.scales[side] = read_scales(q.format, from, 0);
     to.biases[side] = f32x16{};
-    if constexpr (!kTable) to.biases[side] = S::read(from + 16 * sizeof(typename S::Stored));
+    if constexpr (!kTable) to.biases[side] = read_scales(q.format, from, 1);
   }
 
   static void many(const Quantized& q, const Integers& x, int64_t begin, int64_t end) {
@@ -215,25 +228,24 @@ struct QuantizedKernels {
   }
 };
 
-template <class S>
-void run_quantized_with(const Quantized& q) {
+inline void run_quantized_with(const Quantized& q) {
   if (q.format.fp4) {
-    if (q.format.unit() == 16) return QuantizedKernels<Unit<4, true, 8>, S, true, 8>::run(q);
-    return QuantizedKernels<Unit<4, true, 16>, S, true, 16>::run(q);
+    if (q.format.unit() == 16) return QuantizedKernels<Unit<4, true, 8>, true, 8>::run(q);
+    return QuantizedKernels<Unit<4, true, 16>, true, 16>::run(q);
   }
   switch (q.format.bits) {
     case 2:
-      return QuantizedKernels<Unit<2, false, 16>, S, false, 16>::run(q);
+      return QuantizedKernels<Unit<2, false, 16>, false, 16>::run(q);
     case 3:
-      return QuantizedKernels<Unit<3, false, 16>, S, false, 16>::run(q);
+      return QuantizedKernels<Unit<3, false, 16>, false, 16>::run(q);
     case 4:
-      return QuantizedKernels<Unit<4, false, 16>, S, false, 16>::run(q);
+      return QuantizedKernels<Unit<4, false, 16>, false, 16>::run(q);
     case 5:
-      return QuantizedKernels<Unit<5, false, 16>, S, false, 16>::run(q);
+      return QuantizedKernels<Unit<5, false, 16>, false, 16>::run(q);
     case 6:
-      return QuantizedKernels<Unit<6, false, 16>, S, false, 16>::run(q);
+      return QuantizedKernels<Unit<6, false, 16>, false, 16>::run(q);
     case 8:
-      return QuantizedKernels<Unit<8, false, 16>, S, false, 16>::run(q);
+      return QuantizedKernels<Unit<8, false, 16>, false, 16>::run(q);
   }
 }
 
@@ -248,7 +260,7 @@ inline void run_quantized(const Quantized& all) {
     else q.x = row_of(all.x, all.type, first, all.k);
     if (q.out_rows) q.out_rows += first;
     else q.out = const_cast<char*>(row_of(all.out, all.type, first, all.n));
-    with_format(q.format.scales, [&](auto format) { run_quantized_with<decltype(format)>(q); });
+    run_quantized_with(q);
   }
 }
 

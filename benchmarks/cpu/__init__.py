@@ -1,0 +1,1 @@
+"""exo's CPU kernels beside MLX's own and beside llama.cpp."""

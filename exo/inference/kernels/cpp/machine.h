@@ -1,0 +1,53 @@
+// What the machine can do at most, to compare the kernels with.
+#pragma once
+
+#include "pool.h"
+#include "simd.h"
+
+namespace exo::EXO_ISA {
+
+// Read memory once, all threads together; what they saw is returned so that it must be read.
+inline uint64_t read_memory(const void* from, int64_t bytes) {
+  constexpr int64_t part = 1 << 20;
+  std::atomic<uint64_t> total{0};
+  Pool::shared().run(bytes / part, 1, [&](int64_t begin, int64_t end) {
+    u32x16 sums[4] = {};
+    const auto* at = static_cast<const uint8_t*>(from) + begin * part;
+    for (int64_t i = 0; i < (end - begin) * part; i += 256) {
+      for (int j = 0; j < 4; ++j) sums[j] ^= load<u32x16>(at + i + 64 * j);
+    }
+    const u32x16 all = sums[0] ^ sums[1] ^ sums[2] ^ sums[3];
+    total += all[0] + all[15];
+  });
+  return total;
+}
+
+// Multiply and add in registers, `count` vectors in all: products of float32 in sixteen lanes, or
+// of int16 in thirty-two.
+inline float multiply_in_registers(int64_t count, bool integers) {
+  constexpr int kChains = 12;
+  std::atomic<float> seen{0.0f};
+  Pool::shared().run(64, 1, [&](int64_t begin, int64_t end) {
+    f32x16 floats[kChains] = {};
+    i32x16 sums[kChains] = {};
+    f32x16 factor = splat(0.5f);
+    i32x16 pairs = i32x16{} + 3;
+    for (int64_t i = 0; i < (end - begin) * count / 64 / kChains; ++i) {
+      // Not to be computed once and for all.
+      asm volatile("" : "+m"(factor), "+m"(pairs));
+      const f32x16 f = factor;
+      const i32x16 p = pairs;
+      if (integers) {
+        for (int c = 0; c < kChains; ++c) sums[c] = dot2(sums[c], p, p);
+      } else {
+        for (int c = 0; c < kChains; ++c) floats[c] = fma(f, f, floats[c]);
+      }
+    }
+    float last = 0.0f;
+    for (int c = 0; c < kChains; ++c) last += floats[c][0] + float(sums[c][0]);
+    seen = last;
+  });
+  return seen;
+}
+
+}  // namespace exo::EXO_ISA

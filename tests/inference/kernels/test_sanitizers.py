@@ -1,0 +1,27 @@
+"""The kernels' C++ under the address and undefined-behaviour sanitizers: a minute of compiling."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from exo.inference.kernels.build import build_test
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.skipif(sys.platform != "linux", reason="The kernels are for Linux.")
+def test_no_access_outside_of_the_buffers_and_no_undefined_behaviour(tmp_path: Path):
+    flags = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g")
+    program = build_test(Path(__file__).parent / "cpp" / "sanitized.cpp", tmp_path, flags)
+    done = subprocess.run(
+        [program],
+        # A BLAS that is preloaded is not the sanitizers' business.
+        env={**os.environ, "LD_PRELOAD": "", "ASAN_OPTIONS": "detect_leaks=1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split()
