@@ -19,6 +19,12 @@ kernels:
 test-all: kernels
 	$(RUN) pytest -m "exhaustive or not exhaustive" $(ARGS)
 
+# A wheel that runs anywhere, and one with the CPU kernels for this machine.
+wheels: kernels
+	rm -f dist/exo-*.whl
+	$(UV) build --wheel --out-dir dist
+	$(RUN) python tools/wheels.py dist
+
 # What must hold besides the tests; changes nothing. `make -k check` does not stop at a failure.
 check: $(CHECKS)
 check-lock:

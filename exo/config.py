@@ -86,6 +86,11 @@ class Settings(BaseModel):
     spare_runners: int = Field(
         1, ge=0, le=8, description="Runner processes kept started ahead, so that a restart is fast."
     )
+    kernels: str = Field(
+        "on",
+        pattern="^(on|off|avx2|avx512|avx512vnni|neon)$",
+        description="exo's kernels on a Linux CPU: on, off, or those of one instruction set.",
+    )
     engine: str = Field(
         "mlx",
         pattern=r"^(mlx|[\w.]+:\w+)$",

@@ -32,7 +32,7 @@ from exo.config import Paths, Settings
 from exo.device.blas import blas_environment
 from exo.device.measure import cached, measure
 from exo.errors import AlreadyRunning, ConfigError, EngineError, HomeError, PortInUse
-from exo.inference.kernels.built import kernels
+from exo.inference.kernels.built import kernels_state
 from exo.models.registry import Registry
 from exo.p2p.assemble import keep_to_machine, make_network
 from exo.p2p.identity import load_identity
@@ -84,7 +84,7 @@ class _Daemon:
         self._on_measured = on_measured
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
-        self._environment = blas_environment(paths.cache)
+        self._environment = {**blas_environment(paths.cache), "EXO_KERNELS": settings.kernels}
         self._preparing: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
@@ -104,7 +104,7 @@ class _Daemon:
             app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None
         )
         await network.start()
-        await node.open(cached(self._paths.device, self._environment, kernels()))
+        await node.open(cached(self._paths.device, self._environment, kernels_state()))
         await server.setup()
         await web.SockSite(server, listener).start()
         self._catch_signals()
@@ -222,10 +222,10 @@ class _Daemon:
         await context.node.worker.keep_spares()
 
     async def _measure(self, context: Context, api: str) -> None:
-        known = cached(self._paths.device, self._environment, kernels())
+        known = cached(self._paths.device, self._environment, kernels_state())
         try:
             profile = await measure(
-                self._paths.device, environment=self._environment, kernels=kernels()
+                self._paths.device, environment=self._environment, kernels=kernels_state()
             )
         except EngineError as error:
             log.warning("This device could not be measured: %s", error)

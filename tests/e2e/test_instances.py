@@ -103,7 +103,7 @@ def test_created_instance_is_complete(shared: Daemon) -> None:
 
 def test_deleted_instance_is_gone_with_its_runner(shared: Daemon) -> None:
     instance = shared.create("tiny")
-    with shared.stream("tiny", max_tokens=2000) as lines:
+    with shared.stream("tiny", max_tokens=2000, n=8) as lines:
         assert next(lines)
         shared.delete(instance)
         last = json.loads(list(lines)[-1])

@@ -3,7 +3,6 @@
 import hashlib
 import importlib.metadata
 import json
-import os
 import sysconfig
 from pathlib import Path
 from typing import TypedDict
@@ -30,12 +29,9 @@ def source_hash() -> str:
     return digest.hexdigest()
 
 
-def kernels() -> str:
-    """Which kernels processes of this installation use, or why none: changes if that does."""
-    wanted = os.environ.get("EXO_KERNELS", "")
-    if wanted == "off":
-        return wanted
-    return why_not() or f"{wanted} {source_hash()}".strip()
+def kernels_state() -> str:
+    """Which kernels there are to be used, or why none: changes if that does."""
+    return why_not() or source_hash()
 
 
 def why_not(folder: Path = FOLDER) -> str | None:
