@@ -9,41 +9,13 @@
 #include <limits>
 
 #include "rows.h"
+#include "transpose.h"
 
 namespace exo::EXO_ISA {
 
 constexpr float kNegative = -std::numeric_limits<float>::infinity();
 // Rows (a query of one head each) that share keys and values are computed together.
 constexpr int64_t kRowsAtOnce = 32;
-
-// One step of the transposition: blocks of kStep by kStep beside the diagonal change places.
-template <int kStep>
-EXO_INLINE void swap_blocks(f32x16* v) {
-  i32x16 first{}, second{};
-#pragma GCC unroll 16
-  for (int lane = 0; lane < kLanes; ++lane) {
-    first[lane] = lane & kStep ? kLanes + lane - kStep : lane;
-    second[lane] = lane & kStep ? kLanes + lane : lane + kStep;
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < kLanes; ++i) {
-    if (i & kStep) continue;
-    const f32x16 a = v[i], b = v[i + kStep];
-    v[i] = __builtin_shuffle(a, b, first);
-    v[i + kStep] = __builtin_shuffle(a, b, second);
-  }
-}
-
-// Sixteen vectors become the columns of what they were the rows of.
-EXO_INLINE void transpose(f32x16* to) {
-  f32x16 v[kLanes];
-  std::memcpy(v, to, sizeof(v));
-  swap_blocks<8>(v);
-  swap_blocks<4>(v);
-  swap_blocks<2>(v);
-  swap_blocks<1>(v);
-  std::memcpy(to, v, sizeof(v));
-}
 
 struct AttentionRow {
   const float* query;
@@ -79,14 +51,10 @@ struct AttentionTile {
   }
 
   void all_scores(f32x16* columns) {
-    const f32x16 none{};
     for (int64_t key = first; key < end; key += kLanes) {
       const int width = int(std::min<int64_t>(kLanes, end - key));
       for (int64_t d = 0; d < a.size; d += kLanes) {
-        for (int j = 0; j < kLanes; ++j) {
-          columns[d + j] = j < width ? load<f32x16>(keys + (key + j) * a.k_strides[2] + d) : none;
-        }
-        transpose(columns + d);
+        load_columns(keys + key * a.k_strides[2] + d, a.k_strides[2], width, columns + d);
       }
       int64_t row = 0;
       for (; row + 8 <= count; row += 8) scores<8>(row, columns, key, width);

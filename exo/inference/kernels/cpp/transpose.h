@@ -1,0 +1,76 @@
+// Columns of a matrix whose rows lie in memory.
+#pragma once
+
+#include "simd.h"
+
+namespace exo::EXO_ISA {
+
+// One step of the transposition: blocks of kStep by kStep beside the diagonal change places.
+template <int kStep>
+EXO_INLINE void swap_blocks(f32x16* v) {
+  i32x16 first{}, second{};
+#pragma GCC unroll 16
+  for (int lane = 0; lane < kLanes; ++lane) {
+    first[lane] = lane & kStep ? kLanes + lane - kStep : lane;
+    second[lane] = lane & kStep ? kLanes + lane : lane + kStep;
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; ++i) {
+    if (i & kStep) continue;
+    const f32x16 a = v[i], b = v[i + kStep];
+    v[i] = __builtin_shuffle(a, b, first);
+    v[i + kStep] = __builtin_shuffle(a, b, second);
+  }
+}
+
+// Sixteen vectors become the columns of what they were the rows of.
+EXO_INLINE void transpose(f32x16* to) {
+  f32x16 v[kLanes];
+  std::memcpy(v, to, sizeof(v));
+  swap_blocks<8>(v);
+  swap_blocks<4>(v);
+  swap_blocks<2>(v);
+  swap_blocks<1>(v);
+  std::memcpy(to, v, sizeof(v));
+}
+
+#if defined(__AVX512F__)
+// Sixteen columns of sixteen rows, `stride` floats apart. Quarters of rows four apart are put
+// beside each other as they are loaded; what is left is to transpose four by four.
+EXO_INLINE void load_columns(const float* rows, int64_t stride, f32x16* columns) {
+#pragma GCC unroll 4
+  for (int quarter = 0; quarter < 4; ++quarter) {
+    __m512 v[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const float* from = rows + i * stride + 4 * quarter;
+      v[i] = _mm512_broadcast_f32x4(_mm_loadu_ps(from));
+      v[i] = _mm512_mask_broadcast_f32x4(v[i], 0x00f0, _mm_loadu_ps(from + 4 * stride));
+      v[i] = _mm512_mask_broadcast_f32x4(v[i], 0x0f00, _mm_loadu_ps(from + 8 * stride));
+      v[i] = _mm512_mask_broadcast_f32x4(v[i], 0xf000, _mm_loadu_ps(from + 12 * stride));
+    }
+    const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(v[0], v[1]));
+    const __m512d b = _mm512_castps_pd(_mm512_unpacklo_ps(v[2], v[3]));
+    const __m512d c = _mm512_castps_pd(_mm512_unpackhi_ps(v[0], v[1]));
+    const __m512d d = _mm512_castps_pd(_mm512_unpackhi_ps(v[2], v[3]));
+    f32x16* to = columns + 4 * quarter;
+    to[0] = (f32x16)_mm512_unpacklo_pd(a, b);
+    to[1] = (f32x16)_mm512_unpackhi_pd(a, b);
+    to[2] = (f32x16)_mm512_unpacklo_pd(c, d);
+    to[3] = (f32x16)_mm512_unpackhi_pd(c, d);
+  }
+}
+#endif
+
+// The same of `count` rows; what others would hold is 0.
+EXO_INLINE void load_columns(const float* rows, int64_t stride, int count, f32x16* columns) {
+#if defined(__AVX512F__)
+  if (count == kLanes) return load_columns(rows, stride, columns);
+#endif
+  for (int i = 0; i < kLanes; ++i) {
+    columns[i] = i < count ? load<f32x16>(rows + i * stride) : f32x16{};
+  }
+  transpose(columns);
+}
+
+}  // namespace exo::EXO_ISA
