@@ -84,6 +84,11 @@ class MicroBatches:
         stage = at(rows / groups)
         return max(groups * stage, self._stages * (stage + self._hop))
 
+    def period(self, groups: int, positions: int) -> float:
+        """Seconds from one step of a group to its next one, where there are so many groups and
+        this one computes so many positions."""
+        return self._period(groups, groups * positions, self._fit.at)
+
 
 class _Line:
     """A least-squares line through what was seen, the past fading."""

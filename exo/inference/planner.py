@@ -4,18 +4,21 @@ Prompts are computed in chunks, one prompt after the other, all but the last tok
 joins a group, a micro-batch, and every step of the group gives each of its rows a token. Groups and
 the prompt take turns, so that none waits for long; as many steps are in flight as keep all stages
 of a pipeline at work. On a single stage a group's next step is planned before the tokens of the
-last one are known.
+last one are known, unless drafts are worth more: a draft follows what is known.
 """
 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from exo.errors import RingError
+from exo.inference.drafts import Drafter
 from exo.inference.engine import Sampled, SequenceSpec
 from exo.inference.meter import Meter
 from exo.inference.pace import ChunkSize, MicroBatches
 from exo.inference.prefix_index import PrefixIndex
+from exo.inference.speculation import Speculation, agreed
 from exo.inference.steps import (
     LAST_SAMPLED,
     Chosen,
@@ -29,6 +32,7 @@ from exo.inference.steps import (
     Prefill,
     Result,
     Step,
+    Trim,
 )
 from exo.inference.types import FinishReason
 
@@ -36,6 +40,7 @@ from exo.inference.types import FinishReason
 _WORTH_KEEPING = 64
 _PROMPT = "prompt"
 Lane = int | str
+_Drawn = tuple[int, Chosen | None]
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,7 @@ class _Flight:
     step: Step
     rows: tuple[_Sequence, ...] = ()
     group: int | None = None
+    drafts: tuple[tuple[int, ...], ...] = ()
     sent: float = 0.0
     alone: bool = False
 
@@ -88,7 +94,9 @@ class _Flight:
 class Planner:
     """Sequences in, steps out, results in, tokens out."""
 
-    def __init__(self, options: PlannerOptions, prefixes: PrefixIndex) -> None:
+    def __init__(
+        self, options: PlannerOptions, prefixes: PrefixIndex, drafter: Drafter | None = None
+    ) -> None:
         self._options = options
         self._prefixes = prefixes
         single = options.stages == 1
@@ -98,6 +106,7 @@ class Planner:
         self.chunks = ChunkSize(options.prefill_step)
         self.batches = MicroBatches(options.stages)
         self.meter = Meter(options.stages)
+        self.speculation = Speculation(drafter, self.batches)
         self._sequences: dict[int, _Sequence] = {}
         self._queue: deque[int] = deque()
         self._groups: dict[int, list[int]] = {}
@@ -128,9 +137,12 @@ class Planner:
             self._queue.append(spec.sequence_id)
 
     def remove(self, sequence_ids: Sequence[int]) -> None:
-        """Give up sequences that have not finished; what is computed of them stays of use."""
+        """Give up sequences; what is computed of them stays of use. Those that have finished in
+        the meantime are none of them any more."""
         for sequence_id in sequence_ids:
-            sequence = self._sequences.pop(sequence_id)
+            sequence = self._sequences.pop(sequence_id, None)
+            if sequence is None:
+                continue
             if sequence_id in self._queue:
                 self._queue.remove(sequence_id)
             self._end(sequence)
@@ -144,6 +156,7 @@ class Planner:
         self._flights.clear()
         self._ops.clear()
         self._prefixes.clear()
+        self.speculation.clear()
         self._number = 0
 
     # Steps.
@@ -170,14 +183,35 @@ class Planner:
         flight = self._flights[0] if self._flights else None
         if flight is None or result.number != flight.step.number:
             raise RingError(f"The ring brought the result of step {result.number} out of turn.")
-        if len(result.tokens) != len(flight.rows) or len(result.logprobs) != len(flight.rows):
+        work = flight.step.work
+        due = work.sampled if isinstance(work, Decode) else 0
+        if len(result.tokens) != due or len(result.logprobs) != due:
             raise RingError(f"The result of step {result.number} is not of its rows.")
         self._flights.popleft()
         self._observe(flight, result, now)
-        found: list[Sampled] = []
-        for row, token, chosen in zip(flight.rows, result.tokens, result.logprobs, strict=True):
-            if self._sequences.get(row.spec.sequence_id) is row:
-                found.append(self._sampled(row, token, chosen))
+        taken = self._taken(flight, result)
+        return [self._sampled(row, *drawn) for row, found in taken for drawn in found]
+
+    def _taken(self, flight: _Flight, result: Result) -> list[tuple[_Sequence, list[_Drawn]]]:
+        """By row of a step, what was sampled for it, as far as its draft was right; the rest of
+        the draft is to be taken out of the caches."""
+        found: list[tuple[_Sequence, list[_Drawn]]] = []
+        wrong: dict[int, int] = {}
+        drawn = iter(zip(result.tokens, result.logprobs, strict=True))
+        for row, draft in zip(flight.rows, flight.drafts or ((),) * len(flight.rows), strict=True):
+            each = list(islice(drawn, 1 + len(draft)))
+            name = row.spec.sequence_id
+            if self._sequences.get(name) is not row:
+                continue
+            right = agreed(draft, [token for token, _ in each], self._options.end_tokens)
+            found.append((row, each[: right + 1]))
+            self.speculation.verified(name, len(draft), right)
+            if right < len(draft):
+                wrong[name] = len(draft) - right
+                row.position -= wrong[name]
+                row.planned -= wrong[name]
+        if wrong:
+            self._ops.append(Trim(counts=wrong))
         return found
 
     def _plan(self) -> _Flight | None:
@@ -191,7 +225,14 @@ class Planner:
         return _Flight(Step(number=self._number, ops=tuple(self._ops))) if self._ops else None
 
     def _is_ready(self, group: int) -> bool:
-        return sum(f.group == group for f in self._flights) < self._per_group
+        flying = [flight for flight in self._flights if flight.group == group]
+        if len(flying) >= self._per_group or any(flight.drafts for flight in flying):
+            return False
+        return not flying or not self._draft_length(group)
+
+    def _draft_length(self, group: int) -> int:
+        """How many tokens to guess for each row of a group."""
+        return self.speculation.length(self._groups[group], len(self._groups))
 
     def _prefill(self) -> _Flight:
         sequence = self._sequences[self._queue[0]]
@@ -213,15 +254,19 @@ class Planner:
         rows = tuple(self._sequences[row] for row in self._groups.get(group, ()))
         if not rows:
             return None
+        known = [(row.spec, row.generated) for row in rows]
+        drafts = self.speculation.drafts(known, self._draft_length(group))
         work = Decode(
             group=group,
             positions=tuple(row.position for row in rows),
             tokens=tuple(row.next_token() for row in rows),
+            drafts=drafts,
         )
-        for row in rows:
-            row.position += 1
-            row.planned += 1
-        return _Flight(Step(number=self._number, ops=tuple(self._ops), work=work), rows, group)
+        for row, draft in zip(rows, drafts or ((),) * len(rows), strict=True):
+            row.position += 1 + len(draft)
+            row.planned += 1 + len(draft)
+        step = Step(number=self._number, ops=tuple(self._ops), work=work)
+        return _Flight(step, rows, group, drafts)
 
     def _finish_prompts(self) -> None:
         """Open the sequence at the head of the queue; let those whose prompt is done join a group,
@@ -302,6 +347,7 @@ class Planner:
 
     def _end(self, sequence: _Sequence) -> None:
         self._close(sequence)
+        self.speculation.forget(sequence.spec.sequence_id)
         if sequence.entry is not None:
             tokens = [*sequence.spec.prompt, *sequence.generated][: sequence.position]
             known = len(tokens) == sequence.position
@@ -335,10 +381,11 @@ class Planner:
         match flight.step.work:
             case Prefill(tokens=tokens):
                 self.chunks.prefilled(len(tokens), slowest)
-            case Decode():
+            case Decode() as work:
                 self.chunks.decoded(slowest)
-                self.batches.observe(len(flight.rows), slowest)
-                if flight.alone and not self._flights:
+                self.batches.observe(work.computed, slowest)
+                # Drafts are made after the time that counts as the step's beginning.
+                if flight.alone and not self._flights and not flight.drafts:
                     waited = now - flight.sent - sum(result.seconds)
                     self.batches.travelled(waited / self._options.stages)
             case None:

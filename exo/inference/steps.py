@@ -67,6 +67,14 @@ class Forget(Wire):
     entry: int
 
 
+class Trim(Wire):
+    """Take the last tokens out of the caches of sequences: `counts` says how many, by sequence.
+    They were a draft's, and others were sampled."""
+
+    op: Literal["trim"] = "trim"
+    counts: dict[int, int]
+
+
 class Prefill(Wire):
     """Compute a chunk of a prompt; `position` tokens are in the caches already."""
 
@@ -78,15 +86,27 @@ class Prefill(Wire):
 
 class Decode(Wire):
     """Compute one token of every row of a group and sample the next; by row, `positions` tokens
-    are in the caches already."""
+    are in the caches already. With `drafts`, by row the tokens that are guessed to follow, those
+    are computed in the same pass, and one is sampled after each of them as well."""
 
     work: Literal["decode"] = "decode"
     group: int
     positions: tuple[int, ...]
     tokens: tuple[int, ...]
+    drafts: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def sampled(self) -> int:
+        """How many tokens the last rank samples."""
+        return len(self.tokens) + sum(map(len, self.drafts))
+
+    @property
+    def computed(self) -> int:
+        """How many positions are computed: shorter rows are filled up to the longest."""
+        return len(self.tokens) * (1 + max(map(len, self.drafts), default=0))
 
 
-Op = Annotated[Open | Join | Keep | Close | Forget, Field(discriminator="op")]
+Op = Annotated[Open | Join | Keep | Close | Forget | Trim, Field(discriminator="op")]
 Work = Annotated[Prefill | Decode, Field(discriminator="work")]
 
 

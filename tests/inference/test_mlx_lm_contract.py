@@ -8,7 +8,7 @@ import inspect
 from importlib.metadata import version
 
 import mlx.core as mx
-from mlx_lm.models.cache import CacheList, KVCache, RotatingKVCache, TokenBuffer
+from mlx_lm.models.cache import CacheList, KVCache, RotatingKVCache
 from mlx_lm.tokenizer_utils import StreamingDetokenizer, TokenizerWrapper
 from mlx_lm.utils import load_model, load_tokenizer
 
@@ -53,7 +53,6 @@ def test_a_copy_of_a_cache_goes_its_own_way():
 def test_windows_and_states_say_that_they_are():
     assert RotatingKVCache(max_size=8).max_size == 8
     assert CacheList(KVCache(), KVCache()).caches
-    assert {"self", "tokens"} == parameters(TokenBuffer.update_and_fetch)
 
 
 def test_loading_is_lazy_and_runs_no_code_of_the_models():

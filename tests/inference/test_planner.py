@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exo.errors import RingError
+from exo.inference.drafts import Drafter
 from exo.inference.engine import Sampled, SequenceSpec
 from exo.inference.planner import Planner, PlannerOptions
 from exo.inference.prefix_index import PrefixIndex
@@ -23,6 +24,7 @@ from exo.inference.steps import (
     Prefill,
     Result,
     Step,
+    Trim,
 )
 from exo.inference.types import FinishReason, Sampling
 
@@ -40,6 +42,7 @@ class Ranks:
     sampled: dict[int, int] = field(default_factory=dict)
     number: int = 0
     prefilled: int = 0
+    guessed: int = 0
 
     def run(self, step: Step) -> Result:
         assert step.number == self.number
@@ -53,18 +56,21 @@ class Ranks:
                 assert all(sequence not in rows for rows in self.groups.values())
                 self.tokens[sequence] += tokens
                 self.prefilled += len(tokens)
-            case Decode(group=group, positions=positions, tokens=tokens):
-                return self.decode(step.number, group, positions, tokens)
+            case Decode():
+                return self.decode(step.number, step.work)
         return Result(number=step.number, seconds=(0.01,))
 
-    def decode(self, number, group, positions, tokens) -> Result:
-        rows = self.groups[group]
-        assert [len(self.tokens[row]) for row in rows] == list(positions)
+    def decode(self, number: int, work: Decode) -> Result:
+        rows = self.groups[work.group]
+        assert [len(self.tokens[row]) for row in rows] == list(work.positions)
         drawn = []
-        for row, token in zip(rows, tokens, strict=True):
-            self.tokens[row].append(self.sampled[row] if token == LAST_SAMPLED else token)
-            self.sampled[row] = next_token(self.tokens[row])
-            drawn.append(self.sampled[row])
+        drafts = work.drafts or ((),) * len(rows)
+        for row, token, draft in zip(rows, work.tokens, drafts, strict=True):
+            self.guessed += len(draft)
+            for each in (token, *draft):
+                self.tokens[row].append(self.sampled[row] if each == LAST_SAMPLED else each)
+                self.sampled[row] = next_token(self.tokens[row])
+                drawn.append(self.sampled[row])
         none = (None,) * len(drawn)
         return Result(number=number, tokens=tuple(drawn), logprobs=none, seconds=(0.01,))
 
@@ -88,6 +94,10 @@ class Ranks:
                         del self.groups[group]
             case Forget():
                 del self.entries[op.entry]
+            case Trim():
+                for sequence, count in op.counts.items():
+                    assert 0 < count < len(self.tokens[sequence])
+                    del self.tokens[sequence][-count:]
 
 
 def next_token(tokens: list[int]) -> int:
@@ -104,9 +114,16 @@ def answer(prompt: list[int], max_tokens: int) -> list[int]:
 
 
 class Bench:
-    def __init__(self, stages: int = 1, *, batchable: bool = True, kept: int = 1000) -> None:
+    def __init__(
+        self,
+        stages: int = 1,
+        *,
+        batchable: bool = True,
+        kept: int = 1000,
+        drafter: Drafter | None = None,
+    ) -> None:
         options = PlannerOptions(stages, batchable, 8, frozenset({END}))
-        self.planner = Planner(options, PrefixIndex(kept, 10**6))
+        self.planner = Planner(options, PrefixIndex(kept, 10**6), drafter)
         self.ranks = Ranks()
         self.flying: list[Step] = []
         self.answers: dict[int, list[Sampled]] = {}

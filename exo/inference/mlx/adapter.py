@@ -14,7 +14,6 @@ from mlx_lm.models.cache import (
     CacheList,
     KVCache,
     RotatingKVCache,
-    TokenBuffer,
     _BaseCache,  # pyright: ignore[reportPrivateUsage]  the only name that all caches share
     make_prompt_cache,
 )
@@ -22,6 +21,9 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_model, load_tokenizer
 
 Cache = _BaseCache
+
+# Positions that no row of a batch uses, at its beginning. Copying them away costs more than a few.
+_MOST_PADDING = 64
 
 
 def open_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -57,6 +59,16 @@ def longest_cut(model: nn.Module) -> int:
         elif not isinstance(cache, KVCache):
             limit = 0
     return limit
+
+
+def obstacle_to_cutting(model: nn.Module) -> str | None:
+    """Why tokens cannot be taken out of this model's caches again, whatever is in them."""
+    for cache in _flat(make_prompt_cache(model)):
+        if isinstance(cache, RotatingKVCache):
+            return "it has a sliding window, which forgets what it would have to go back to"
+        if not isinstance(cache, KVCache):
+            return "it has a recurrent state, which does not go back"
+    return None
 
 
 def _flat(caches: Iterable[Cache]) -> Iterable[Cache]:
@@ -99,6 +111,20 @@ def keep_rows(caches: Iterable[Cache], rows: Sequence[int]) -> None:
         cache.filter(list(rows))
 
 
+def cut_rows(caches: Iterable[Cache], counts: Sequence[int], longest: int) -> None:
+    """Take the last `counts[i]` tokens out of row i; `longest` is how many the longest row then
+    has. Rows end where the batch ends, so those that lose more than others are moved to there."""
+    together = min(counts)
+    more = [count - together for count in counts]
+    for cache in caches:
+        cache.trim(together)
+        if any(more):
+            cache.prepare(right_padding=more)
+            cache.finalize()
+        if cache.size() - longest > _MOST_PADDING:
+            cache.filter(list(range(len(counts))))
+
+
 def states(caches: Iterable[Cache]) -> list[object]:
     """All arrays in the caches, as a tree for `mx.eval`."""
     return [cache.state for cache in caches]
@@ -112,16 +138,17 @@ def size_of(caches: Iterable[Cache]) -> int:
 __all__ = [
     "Cache",
     "CacheList",
-    "TokenBuffer",
     "TokenizerWrapper",
     "as_batch",
     "can_batch",
     "cut",
+    "cut_rows",
     "extend",
     "extract",
     "keep_rows",
     "longest_cut",
     "make_prompt_cache",
+    "obstacle_to_cutting",
     "open_model",
     "open_tokenizer",
     "size_of",

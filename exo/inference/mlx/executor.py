@@ -9,7 +9,7 @@ is lazy, so that the caller says when to wait.
 # mlx's own stubs leave some parameters untyped.
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import mlx.core as mx
@@ -17,17 +17,19 @@ import mlx.core as mx
 from exo.errors import RingError
 from exo.inference.mlx.adapter import (
     Cache,
-    TokenBuffer,
     as_batch,
     cut,
+    cut_rows,
     extend,
     extract,
     keep_rows,
     states,
 )
+from exo.inference.mlx.history import History
 from exo.inference.mlx.sampling import (
     LogitsProcessor,
     Sampler,
+    greedy,
     make_processors,
     make_sampler,
     scalar,
@@ -46,16 +48,20 @@ from exo.inference.steps import (
     Open,
     Prefill,
     Step,
+    Trim,
 )
 
 
 @dataclass
 class _Sequence:
+    """`length` tokens are in its caches. `history` is kept where penalties look at it."""
+
     caches: list[Cache]
     length: int
+    prompt_tokens: int
     sampler: Sampler
     processors: list[LogitsProcessor]
-    history: TokenBuffer
+    history: History | None
     logprobs: int | None
     group: int | None = None
 
@@ -72,8 +78,8 @@ class _Group:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What the last rank sampled: tokens (B,) and, where asked for, log probabilities (1, V), with
-    how many of the likeliest are wanted."""
+    """What the last rank sampled, row by row and position by position: tokens (N,) and, where
+    asked for, log probabilities (V,), with how many of the likeliest are wanted."""
 
     tokens: mx.array
     logprobs: list[tuple[mx.array, int] | None]
@@ -150,6 +156,8 @@ class Executor:
                     self._close(op.sequence)
                 case Forget():
                     del self._entries[op.entry]
+                case Trim():
+                    self._trim(op.counts)
         except KeyError as error:
             raise RingError(f"The ranks are not in step: nothing is called {error}.") from error
 
@@ -163,10 +171,11 @@ class Executor:
         self._sequences[op.sequence] = _Sequence(
             caches=caches,
             length=op.length,
+            prompt_tokens=op.prompt_tokens,
             sampler=make_sampler(op.sampling, op.index),
             processors=make_processors(op.sampling, op.prompt_tokens),
             # The last token of the prompt is added when it is computed.
-            history=TokenBuffer(list(op.history[:-1])),
+            history=History(op.history[:-1]) if op.history else None,
             logprobs=op.logprobs,
         )
 
@@ -208,6 +217,25 @@ class Executor:
         group.rows = [group.rows[at] for at in kept]
         group.sampled = group.sampled[mx.array(kept)]
 
+    def _trim(self, counts: Mapping[int, int]) -> None:
+        for name, count in counts.items():
+            sequence = self._sequences[name]
+            sequence.length -= count
+            if sequence.history is not None and self._stage.last:
+                sequence.history.cut(count)
+        for group in self._groups.values():
+            self._cut_rows(group, [counts.get(row, 0) for row in group.rows])
+
+    def _cut_rows(self, group: _Group, counts: Sequence[int]) -> None:
+        """Take the last tokens out of a group's caches; the lengths of its rows say so already."""
+        if not any(counts):
+            return
+        if self._batchable:
+            longest = max(self._sequences[row].length for row in group.rows)
+            cut_rows(group.caches, counts, longest)
+        else:
+            cut(group.caches, counts[0])
+
     # Work.
 
     def _prefill(self, work: Prefill, inputs: Sequence[mx.array]) -> Computed:
@@ -225,15 +253,22 @@ class Executor:
         rows = [] if group is None else [self._sequences[row] for row in group.rows]
         if group is None or tuple(row.length for row in rows) != work.positions:
             raise RingError(f"The ranks are not in step at positions {work.positions}.")
-        for row in rows:
-            row.length += 1
-        tokens = _known(work.tokens, group.sampled)
-        outputs = self._stage(tokens[:, None], inputs, group.caches)
+        tokens = _known(work.tokens, group.sampled)[:, None]
+        drafts = work.drafts or ((),) * len(rows)
+        longest = max(map(len, drafts))
+        if longest:
+            filled = [[*draft, *[0] * (longest - len(draft))] for draft in drafts]
+            tokens = mx.concatenate([tokens, mx.array(filled, dtype=mx.int32)], axis=1)
+        outputs = self._stage(tokens, inputs, group.caches)
+        for row, draft in zip(rows, drafts, strict=True):
+            row.length += 1 + len(draft)
+        self._cut_rows(group, [longest - len(draft) for draft in drafts])
         if not self._stage.last:
             return Computed(outputs, state=states(group.caches))
-        drawn = _sample(rows, tokens, outputs[0][:, -1, :])
-        group.sampled = drawn.tokens.astype(mx.int32)
-        return Computed(drawn=drawn)
+        drawn = _sample(rows, tokens, outputs[0], [1 + len(draft) for draft in drafts])
+        if not longest:
+            group.sampled = drawn.tokens.astype(mx.int32)
+        return Computed(drawn=drawn, state=states(group.caches) if longest else [])
 
 
 def _known(given: Sequence[int], sampled: mx.array) -> mx.array:
@@ -246,26 +281,58 @@ def _known(given: Sequence[int], sampled: mx.array) -> mx.array:
     return mx.where(tokens == LAST_SAMPLED, sampled, tokens)
 
 
-def _sample(rows: Sequence[_Sequence], tokens: mx.array, logits: mx.array) -> Drawn:
-    """Sample the next token of each row from logits (B, V)."""
+def _sample(
+    rows: Sequence[_Sequence], tokens: mx.array, logits: mx.array, counts: Sequence[int]
+) -> Drawn:
+    """Sample after the first `counts[i]` tokens of each row: tokens (B, L), logits (B, L, V).
+
+    What is drawn after a token of a draft is drawn as if the draft was right so far. The rows'
+    lengths count these tokens already.
+    """
+    flat = _flattened(logits, counts)
+    places = [
+        (row, row.length - count + at - (row.prompt_tokens - 1))
+        for row, count in zip(rows, counts, strict=True)
+        for at in range(count)
+    ]
     if any(row.processors for row in rows):
-        processed: list[mx.array] = []
-        for at, row in enumerate(rows):
-            context = row.history.update_and_fetch(tokens[at : at + 1])
-            one = logits[at : at + 1]
-            for process in row.processors:
-                one = process(context, one)
-            processed.append(one)
-        logits = mx.concatenate(processed, axis=0)
-    logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-    samplers = [row.sampler for row in rows]
-    if all(sampler is samplers[0] for sampler in samplers):
-        sampled = samplers[0](logprobs)
+        flat = _processed(rows, _flattened(tokens, counts), flat, counts)
+    logprobs = flat - mx.logsumexp(flat, axis=-1, keepdims=True)
+    sampler = rows[0].sampler
+    if all(row.sampler is sampler for row in rows) and (sampler is greedy or len(places) == 1):
+        sampled = sampler(logprobs, places[0][1])
     else:
-        parts = [sampler(logprobs[at : at + 1]) for at, sampler in enumerate(samplers)]
+        parts = [
+            row.sampler(logprobs[at : at + 1], position)
+            for at, (row, position) in enumerate(places)
+        ]
         sampled = mx.concatenate(parts, axis=0)
     wanted = [
         None if row.logprobs is None else (logprobs[at], row.logprobs)
-        for at, row in enumerate(rows)
+        for at, (row, _) in enumerate(places)
     ]
     return Drawn(sampled, wanted)
+
+
+def _flattened(array: mx.array, counts: Sequence[int]) -> mx.array:
+    """The first `counts[i]` positions of each row, one after the other: (B, L, …) → (N, …)."""
+    if all(count == array.shape[1] for count in counts):
+        return array.flatten(0, 1)
+    return mx.concatenate([array[at, :count] for at, count in enumerate(counts)], axis=0)
+
+
+def _processed(
+    rows: Sequence[_Sequence], tokens: mx.array, logits: mx.array, counts: Sequence[int]
+) -> mx.array:
+    """The logits (N, V) that each row's processors make, of tokens (N,)."""
+    processed: list[mx.array] = []
+    at = 0
+    for row, count in zip(rows, counts, strict=True):
+        for place in range(at, at + count):
+            context = row.history.add(tokens[place : place + 1]) if row.history else tokens
+            one = logits[place : place + 1]
+            for process in row.processors:
+                one = process(context, one)
+            processed.append(one)
+        at += count
+    return mx.concatenate(processed, axis=0)

@@ -15,28 +15,27 @@ import mlx.core as mx
 
 from exo.inference.types import Sampling
 
-Sampler = Callable[[mx.array], mx.array]
+# Log probabilities and the position in the answer that is drawn for.
+Sampler = Callable[[mx.array, int], mx.array]
 LogitsProcessor = Callable[[mx.array, mx.array], mx.array]
 
 _MASK = (1 << 64) - 1
 
 
-def greedy(logprobs: mx.array) -> mx.array:
-    """The likeliest token of each row: (B, V) → (B,). One object for all greedy sequences, so that
-    mlx-lm calls it once for a whole batch."""
+def greedy(logprobs: mx.array, position: int = 0) -> mx.array:
+    """The likeliest token of each row: (B, V) → (B,), at any position. One object for all greedy
+    sequences, so that it is called once for a whole batch."""
+    del position
     return mx.argmax(logprobs, axis=-1)
 
 
-def make_sampler(sampling: Sampling, index: int, start: int = 0) -> Sampler:
-    """A sampler for one sequence: called once for each position, from `start` on."""
+def make_sampler(sampling: Sampling, index: int) -> Sampler:
+    """A sampler for one sequence. It draws the same token whenever it is asked the same."""
     if sampling.temperature == 0:
         return greedy
-    position = start
 
-    def sample(logprobs: mx.array) -> mx.array:
-        nonlocal position
+    def sample(logprobs: mx.array, position: int) -> mx.array:
         key = mx.random.key(draw_key(sampling.seed, index, position))
-        position += 1
         return _draw(logprobs, sampling, key)
 
     return sample
