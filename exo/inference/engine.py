@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from exo.inference.messages import Load, RingStats
+from exo.inference.messages import DraftStats, Load, RingStats
 from exo.inference.ring.events import Ring
 from exo.inference.ring.frames import Frame
 from exo.inference.types import FinishReason, Sampling
@@ -108,6 +108,11 @@ class Engine(Protocol):
     @property
     def waiting(self) -> bool:
         """Whether a step would do nothing before something is added, or comes over the ring."""
+        ...
+
+    @property
+    def draft_stats(self) -> DraftStats | None:
+        """What became of drafts; None where none are asked for, or on a rank that makes none."""
         ...
 
     def peak_memory(self) -> int:

@@ -31,7 +31,8 @@ class Load(Wire):
 
     `kv_tokens` is how many tokens of keys and values the shard has memory for, over all sequences,
     and `kv_bytes_per_token` what one of them takes in the shard's layers. A shard of several
-    listens on `ring_host`; `plan` says which rank computes which layers.
+    listens on `ring_host`; `plan` says which rank computes which layers. Rank 0 makes drafts as
+    `draft` says: by `ngram`, or with the model of that name in `draft_path`.
     """
 
     type: Literal["load"] = "load"
@@ -49,6 +50,8 @@ class Load(Wire):
     size: int = 1
     ring_host: str = ""
     plan: str = ""
+    draft: str | None = None
+    draft_path: Path | None = None
 
 
 class Connect(Wire):
@@ -172,6 +175,16 @@ class RingStats(Wire):
     waiting: int = 0
 
 
+class DraftStats(Wire):
+    """Tokens guessed since the runner began, and how many of them were right, from rank 0. `off`
+    says why there are no drafts, where this model cannot have any."""
+
+    type: Literal["draft_stats"] = "draft_stats"
+    guessed: int = 0
+    accepted: int = 0
+    off: str | None = None
+
+
 class RequestFailed(Wire):
     type: Literal["request_failed"] = "request_failed"
     request_id: str
@@ -192,6 +205,7 @@ FromRunner = Annotated[
     | Ready
     | RingLost
     | RingStats
+    | DraftStats
     | Failed
     | Accepted
     | Tokens

@@ -35,7 +35,7 @@ class PrefixIndex:
         length = 0
         wanted = list(prompt[:-1])
         for entry, tokens in self._entries.items():
-            common = _common(tokens, wanted)
+            common = common_length(tokens, wanted)
             if common < len(tokens) and len(tokens) > self._cuttable:
                 continue
             if common > length:
@@ -84,7 +84,7 @@ class PrefixIndex:
         return entry
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
+def common_length(one: Sequence[int], other: Sequence[int]) -> int:
     """Length of the longest common beginning, by halving: comparing slices is fast."""
     low, high = 0, min(len(one), len(other))
     while low < high:

@@ -87,6 +87,10 @@ class FakeEngine:
     def waiting(self) -> bool:
         return not self.sequences
 
+    @property
+    def draft_stats(self) -> None:
+        return None
+
     def peak_memory(self) -> int:
         return MEMORY
 

@@ -1,7 +1,7 @@
 """The MLX engine against mlx-lm itself, on tiny models with random weights."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import mlx.core as mx
@@ -32,7 +32,7 @@ def engine(folder: Path) -> MlxEngine:
     return load(folder)
 
 
-def load(folder: Path, **changes: object) -> MlxEngine:
+def load(folder: Path, make: Callable[[], MlxEngine] = MlxEngine, **changes: object) -> MlxEngine:
     settings = {
         "path": folder,
         "start_layer": 0,
@@ -45,7 +45,7 @@ def load(folder: Path, **changes: object) -> MlxEngine:
         "prefix_cache_bytes": 10**8,
         "cast_float32": True,
     }
-    engine = MlxEngine()
+    engine = make()
     engine.load(Load.model_validate({**settings, **changes}), lambda _done, _total: None)
     engine.warm_up()
     return engine

@@ -13,9 +13,10 @@ from jinja2 import TemplateError
 from exo.errors import EngineError, ModelInvalid, RequestError
 from exo.inference.engine import WARM_UP, Detokenizer, OnProgress, Sampled, SequenceSpec
 from exo.inference.kernels.use import use_kernels
-from exo.inference.messages import Load, RingStats
+from exo.inference.messages import DraftStats, Load, RingStats
 from exo.inference.mlx import loading
 from exo.inference.mlx.adapter import TokenizerWrapper, open_tokenizer
+from exo.inference.mlx.drafting import Drafting, open_drafting
 from exo.inference.mlx.executor import Executor
 from exo.inference.mlx.facts import facts
 from exo.inference.mlx.pipelines import Alone, Follower, Head, Pipeline
@@ -48,6 +49,7 @@ class MlxEngine:
         self._remote: Head | Follower | None = None
         self._tokenizer: TokenizerWrapper | None = None
         self._token_text: TokenText | None = None
+        self._drafting = Drafting()
         self._load: Load | None = None
         self._waiting = True
 
@@ -64,13 +66,15 @@ class MlxEngine:
                 end_tokens=frozenset(tokenizer.eos_token_ids),
             )
             kept = load.prefix_cache_bytes // load.kv_bytes_per_token
-            self._planner = Planner(options, PrefixIndex(kept, shard.cuttable))
+            self._drafting = open_drafting(load, shard, tokenizer, self._kernels)
+            prefixes = PrefixIndex(kept, shard.cuttable)
+            self._planner = Planner(options, prefixes, self._drafting.drafter)
         loading.read(shard.stage, load, progress)
         self._load = load
         self._executor = Executor(shard.stage, batchable=shard.batchable)
         if load.size == 1:
             self._pipeline = Alone(self._executor)
-        return loading.size_of(shard.stage.model)
+        return loading.size_of(shard.stage.model) + self._drafting.memory
 
     def warm_up(self) -> None:
         self.add([WARM_UP])
@@ -127,6 +131,15 @@ class MlxEngine:
     @property
     def waiting(self) -> bool:
         return self._waiting
+
+    @property
+    def draft_stats(self) -> DraftStats | None:
+        if self._load is None or self._load.draft is None or self._planner is None:
+            return None
+        speculation = self._planner.speculation
+        return DraftStats(
+            guessed=speculation.guessed, accepted=speculation.accepted, off=self._drafting.off
+        )
 
     def peak_memory(self) -> int:
         peak = mx.get_peak_memory()

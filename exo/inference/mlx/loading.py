@@ -3,7 +3,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # mlx's own stubs leave some parameters untyped.
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from exo.inference.engine import OnProgress
 from exo.inference.kernels.layers import swap
 from exo.inference.kernels.library import Library
 from exo.inference.messages import Load
-from exo.inference.mlx.adapter import can_batch, longest_cut, open_model
+from exo.inference.mlx.adapter import can_batch, longest_cut, obstacle_to_cutting, open_model
 from exo.inference.mlx.split import SplitStage
 from exo.inference.mlx.stage import Stage, WholeModel
 from exo.inference.mlx.trace import trace
@@ -27,12 +27,14 @@ _HALF = (mx.float16, mx.bfloat16)
 @dataclass(frozen=True)
 class Shard:
     """The layers of one rank, and what all ranks must know of the whole model: its config, whether
-    its sequences can be rows of a batch, and up to how many tokens their caches can be cut."""
+    its sequences can be rows of a batch, up to how many tokens their caches can be cut, and what
+    keeps them from being cut later, if anything does."""
 
     stage: Stage
     config: dict[str, Any]
     batchable: bool
     cuttable: int
+    obstacle: str | None
 
 
 def open_shard(load: Load, kernels: Library | None = None) -> Shard:
@@ -44,17 +46,23 @@ def open_shard(load: Load, kernels: Library | None = None) -> Shard:
     Raises:
         ModelInvalid: the architecture is unknown or cannot be cut there, or the weights do not fit.
     """
-    model, config = _open(load.path)
+    whole = open_whole(load.path, cast_float32=load.cast_float32, kernels=kernels)
+    if load.size == 1:
+        return whole
+    model = whole.stage.model
+    return replace(whole, stage=SplitStage(model, trace(model), load.start_layer, load.end_layer))
+
+
+def open_whole(path: Path, *, cast_float32: bool, kernels: Library | None = None) -> Shard:
+    """All layers of a model, with their weights not read yet; otherwise as `open_shard`."""
+    model, config = _open(path)
     if kernels is not None:
         swap(model, kernels)
-    if load.cast_float32:
+    if cast_float32:
         model.update(tree_map(_to_float32, model.parameters()))
-    batchable, cuttable = can_batch(model), longest_cut(model)
-    if load.size == 1:
-        stage = WholeModel(model)
-    else:
-        stage = SplitStage(model, trace(model), load.start_layer, load.end_layer)
-    return Shard(stage, config, batchable, cuttable)
+    return Shard(
+        WholeModel(model), config, can_batch(model), longest_cut(model), obstacle_to_cutting(model)
+    )
 
 
 def read(stage: Stage, load: Load, progress: OnProgress) -> None:

@@ -50,6 +50,8 @@ def load_layers(link: Link, engine: Engine, load: Load) -> int:
     except BROKEN as error:
         log.exception("Loading failed.")
         raise ModelInvalid(f"The model at {load.path} cannot be loaded: {error}.") from error
+    if stats := engine.draft_stats:
+        link.send(stats)
     link.send(Progress(phase="warming", done=0, total=1))
     return memory
 

@@ -13,6 +13,7 @@ from exo.inference.engine import Engine, Sampled, SequenceSpec
 from exo.inference.messages import (
     Accepted,
     Cancel,
+    DraftStats,
     Finished,
     Generate,
     Load,
@@ -28,6 +29,8 @@ from exo.inference.types import (
     Stats,
     Wire,
 )
+
+DRAFT_NEWS_SECONDS = 1.0
 
 
 @dataclass
@@ -57,6 +60,8 @@ class Service:
         self._specs: dict[int, SequenceSpec] = {}
         self._answers: dict[int, Answer] = {}
         self._next_id = 0
+        self._drafts: DraftStats | None = None
+        self._drafts_at = 0.0
 
     @property
     def busy(self) -> bool:
@@ -83,9 +88,21 @@ class Service:
     def step(self) -> list[Wire]:
         """Admit what fits, compute one step, report it, and admit what fits then."""
         self._admit()
-        messages = self._report(self._engine.step(), self._clock())
+        sampled = self._engine.step()
+        now = self._clock()
+        messages = self._report(sampled, now)
         self._admit()
-        return messages
+        return [*messages, *self._draft_news(now)]
+
+    def _draft_news(self, now: float) -> list[Wire]:
+        """What became of drafts, if it has changed; every second, and when nothing is open."""
+        stats = self._engine.draft_stats
+        if stats is None or stats == self._drafts:
+            return []
+        if self._open and now - self._drafts_at < DRAFT_NEWS_SECONDS:
+            return []
+        self._drafts, self._drafts_at = stats, now
+        return [stats]
 
     def fail_all(self, error: ExoError) -> list[Wire]:
         """Give up every open request, when a step could not be computed."""
