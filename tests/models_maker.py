@@ -15,7 +15,7 @@ END = "<|im_end|>"
 SPECIAL = ["<unk>", "<s>", END, "<|im_start|>"]
 END_ID = SPECIAL.index(END)
 VOCABULARY = 400
-HIDDEN, HEADS, KV_HEADS, FEED_FORWARD = 64, 4, 2, 128
+HIDDEN, HEADS, FEED_FORWARD = 64, 4, 128
 GROUP = 32
 
 TEMPLATE = (
@@ -38,18 +38,20 @@ def make_model(
     context: int = 2048,
     seed: int = 0,
     scale: int = 1,
+    heads: int = HEADS,
 ) -> Path:
     """A model folder. With several `files` there is an index; with `bits` it is quantised, and
-    the scales keep `dtype`. It is `scale` times as wide as a tiny one."""
+    the scales keep `dtype`. It is `scale` times as wide as a tiny one, whose `heads` share
+    keys and values in pairs."""
     folder.mkdir(parents=True)
     config: dict[str, Any] = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "hidden_size": HIDDEN * scale,
         "num_hidden_layers": layers,
-        "num_attention_heads": HEADS * scale,
-        "num_key_value_heads": KV_HEADS * scale,
-        "head_dim": HIDDEN // HEADS,
+        "num_attention_heads": heads * scale,
+        "num_key_value_heads": heads // 2 * scale,
+        "head_dim": HIDDEN // heads,
         "intermediate_size": FEED_FORWARD * scale,
         "vocab_size": VOCABULARY,
         "rms_norm_eps": 1e-5,
@@ -72,6 +74,7 @@ def make_model(
 
 def _random_weights(layers: int, dtype: mx.Dtype, seed: int, width: int) -> Weights:
     hidden, forward = HIDDEN * width, FEED_FORWARD * width
+    shared = hidden // 2  # Two heads share keys and values.
     keys = iter(list(mx.random.split(mx.random.key(seed), 2 + 7 * layers)))
     weights: Weights = {}
 
@@ -82,14 +85,13 @@ def _random_weights(layers: int, dtype: mx.Dtype, seed: int, width: int) -> Weig
     matrix("model.embed_tokens", VOCABULARY, hidden, 1.0)
     matrix("lm_head", VOCABULARY, hidden, 0.4)
     weights["model.norm.weight"] = mx.ones((hidden,), dtype=dtype)
-    head = HIDDEN // HEADS
     for number in range(layers):
         layer = f"model.layers.{number}"
         for norm in ("input_layernorm", "post_attention_layernorm"):
             weights[f"{layer}.{norm}.weight"] = mx.ones((hidden,), dtype=dtype)
         matrix(f"{layer}.self_attn.q_proj", hidden, hidden, 0.2)
-        matrix(f"{layer}.self_attn.k_proj", KV_HEADS * width * head, hidden, 0.2)
-        matrix(f"{layer}.self_attn.v_proj", KV_HEADS * width * head, hidden, 0.2)
+        matrix(f"{layer}.self_attn.k_proj", shared, hidden, 0.2)
+        matrix(f"{layer}.self_attn.v_proj", shared, hidden, 0.2)
         matrix(f"{layer}.self_attn.o_proj", hidden, hidden, 0.2)
         matrix(f"{layer}.mlp.gate_proj", forward, hidden, 0.2)
         matrix(f"{layer}.mlp.up_proj", forward, hidden, 0.2)

@@ -26,6 +26,7 @@ from exo.api.views import (
 )
 from exo.cluster.commands import find_instance
 from exo.cluster.placement import Objective, Option, Wanted, options, place
+from exo.cluster.state import NGRAM, Draft
 from exo.inference.ids import new_id
 
 _previews: TypeAdapter[list[PreviewView]] = TypeAdapter(list[PreviewView])
@@ -58,7 +59,8 @@ async def create(request: web.Request) -> web.Response:
     # An empty one leaves the choice to exo.
     placement = given_placement(asked, given, card) if given and given.shards else None
     command_id = request.headers.get("Idempotency-Key") or new_id("cmd")
-    instance = await context.node.create_instance(card, wanted(asked), placement, command_id)
+    choice = wanted(asked, await _draft(context, asked))
+    instance = await context.node.create_instance(card, choice, placement, command_id)
     view = instance_view(context.node, instance)
     created = CreatedView(
         **view.model_dump(),
@@ -98,9 +100,23 @@ async def post_placement(request: web.Request) -> web.Response:
 
 async def _placement(context: Context, asked: PlacementQuery | PlacementBody) -> web.Response:
     card = await context.card(asked.model_id)
-    resources = await context.node.resources(card)
+    draft = await _draft(context, asked)
+    resources = await context.node.resources(card, draft)
     links = context.node.state.links.values()
-    return json_response(placement_view(place(card, wanted(asked), resources, links)))
+    return json_response(placement_view(place(card, wanted(asked, draft), resources, links)))
+
+
+async def _draft(context: Context, asked: PlacementQuery | PlacementBody) -> Draft | None:
+    """
+    Raises:
+        ModelNotFound: the draft model is not known.
+    """
+    if asked.draft is None:
+        return None
+    if asked.draft == NGRAM:
+        return Draft(name=NGRAM)
+    card = await context.card(asked.draft)
+    return Draft(name=card.model_id, card=card)
 
 
 async def previews(request: web.Request) -> web.Response:

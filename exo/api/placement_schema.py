@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from exo.cluster.placement import LayerRange, Objective, Wanted
-from exo.cluster.state import InstanceMeta, Placement, Shard, Sharding
+from exo.cluster.state import Draft, InstanceMeta, KvBits, Placement, Shard, Sharding
 from exo.errors import RequestError
 from exo.models.card import ModelCard
 
@@ -42,6 +42,12 @@ class _Asked(BaseModel):
     max_nodes: int | None = Field(None, ge=1)
     context_length: int | None = Field(None, ge=1)
     concurrency: int | None = Field(None, ge=1, le=1024)
+    kv_bits: KvBits | None = Field(None, description="Quantise keys and values to so many bits.")
+    draft: str | None = Field(
+        None,
+        min_length=1,
+        description="What guesses tokens ahead: a smaller model with the same tokens, or `ngram`.",
+    )
 
 
 class PlacementQuery(_Asked):
@@ -79,13 +85,13 @@ class GivenPlacement(BaseModel):
     shards: list[GivenShard] = []
 
 
-def wanted(asked: PlacementQuery | PlacementBody) -> Wanted:
+def wanted(asked: PlacementQuery | PlacementBody, draft: Draft | None = None) -> Wanted:
     """
     Raises:
         RequestError: `layers` cannot be read.
     """
-    fields = asked.model_dump(exclude={"model_id", "nodes", "layers", "placement"})
-    return Wanted(**fields, nodes=_nodes(asked.nodes), layers=_layers(asked.layers))
+    fields = asked.model_dump(exclude={"model_id", "nodes", "layers", "placement", "draft"})
+    return Wanted(**fields, nodes=_nodes(asked.nodes), layers=_layers(asked.layers), draft=draft)
 
 
 def given_placement(asked: PlacementBody, given: GivenPlacement, card: ModelCard) -> Placement:

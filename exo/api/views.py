@@ -13,6 +13,7 @@ from exo.cluster.state import (
     Instance,
     InstanceMeta,
     InstanceStatus,
+    KvBits,
     LinkInfo,
     NodeInfo,
     Placement,
@@ -20,6 +21,7 @@ from exo.cluster.state import (
     Sharding,
 )
 from exo.device.profile import DeviceProfile, Memory
+from exo.inference.messages import DraftStats
 from exo.p2p.core import Member, Status
 from exo.p2p.term import Term
 
@@ -91,6 +93,16 @@ class RingView(View):
     waiting: int
 
 
+class DraftsView(View):
+    """Tokens that were guessed since the runner began, those of them that were right, and their
+    share. `off` says why this model has no drafts though they were asked for."""
+
+    guessed: int
+    accepted: int
+    acceptance: float | None
+    off: str | None
+
+
 class InstanceView(View):
     instance_id: str
     model_id: str
@@ -101,8 +113,11 @@ class InstanceView(View):
     instance_meta: InstanceMeta
     context_length: int
     concurrency: int
+    kv_bits: KvBits | None
+    draft: str | None
     shards: list[ShardView]
     ring: RingView | None
+    drafts: DraftsView | None
 
 
 class CreatedView(InstanceView):
@@ -131,6 +146,7 @@ class PlacementView(View):
     context_length: int
     concurrency: int
     kv_tokens: int
+    kv_bits: KvBits | None
     shards: list[PlacedShardView]
     memory_by_node: dict[str, int]
     prefill_tps: float | None
@@ -301,9 +317,19 @@ def instance_view(node: Node, instance: Instance) -> InstanceView:
         instance_meta=placement.instance_meta,
         context_length=placement.context_length,
         concurrency=placement.concurrency,
+        kv_bits=placement.kv_bits,
+        draft=instance.draft.name if instance.draft else None,
         shards=_shard_views(state, instance),
         ring=RingView(**stats.model_dump(exclude={"type"})) if stats else None,
+        drafts=_drafts_view(node.draft_stats(instance)),
     )
+
+
+def _drafts_view(stats: DraftStats | None) -> DraftsView | None:
+    if stats is None:
+        return None
+    share = stats.accepted / stats.guessed if stats.guessed else None
+    return DraftsView(**stats.model_dump(exclude={"type"}), acceptance=share)
 
 
 def _shard_views(state: ClusterState, instance: Instance) -> list[ShardView]:

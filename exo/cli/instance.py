@@ -26,6 +26,13 @@ class Sharding(StrEnum):
     tensor = "tensor"
 
 
+class KvBits(StrEnum):
+    """Bits of a number in the KV cache."""
+
+    four = "4"
+    eight = "8"
+
+
 class Objective(StrEnum):
     """What a placement is best at."""
 
@@ -67,6 +74,15 @@ def create(  # noqa: PLR0913, PLR0917  one for each flag
     ] = None,
     context: ContextOption = None,
     concurrency: ConcurrencyOption = None,
+    draft: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Guess ahead with this smaller model, or with `ngram`: no model."
+        ),
+    ] = None,
+    kv_bits: Annotated[
+        KvBits | None, typer.Option(help="Quantise keys and values, for longer contexts.")
+    ] = None,
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Return before the instance is ready.")
     ] = False,
@@ -83,6 +99,8 @@ def create(  # noqa: PLR0913, PLR0917  one for each flag
         "sharding": sharding.value if sharding else None,
         "context_length": context,
         "concurrency": concurrency,
+        "draft": model_argument(draft) if draft and draft != "ngram" else draft,
+        "kv_bits": int(kv_bits) if kv_bits else None,
     }
     body = {"instance": {name: value for name, value in wanted.items() if value is not None}}
     with connect() as api:
@@ -232,6 +250,8 @@ def details(instance: JsonObject, names: Mapping[str, str]) -> str:
             ("Sharding", instance["sharding"]),
             ("Context", f"{instance['context_length']} tokens"),
             ("Concurrency", instance["concurrency"]),
+            *([("KV cache", f"{bits} bits")] if (bits := instance.get("kv_bits")) else []),
+            *([("Drafts", drafts_text(instance))] if instance.get("draft") else []),
             ("Created", instance["created_at"]),
         ]
     )
@@ -249,6 +269,19 @@ def details(instance: JsonObject, names: Mapping[str, str]) -> str:
     shards = table(columns, rows, empty="It has no shards.")
     return "\n\n".join(
         [facts, shards, *([ring_text(ring)] if (ring := instance.get("ring")) else [])]
+    )
+
+
+def drafts_text(instance: JsonObject) -> str:
+    """What guesses ahead, and how often it was right."""
+    drafts: JsonObject = instance.get("drafts") or {}
+    if drafts.get("off"):
+        return f"off: {drafts['off']}"
+    if not drafts.get("guessed"):
+        return instance["draft"]
+    return (
+        f"{instance['draft']}, {drafts['acceptance']:.0%} of "
+        f"{count_text(drafts['guessed'], 'token')} right"
     )
 
 

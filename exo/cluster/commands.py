@@ -65,13 +65,14 @@ def decide(
             if command.placement is None:
                 placement = place(command.card, command.wanted, nodes, state.links.values())
             else:
-                wanted = _confirmed(command.placement, command.card, nodes)
+                wanted = _confirmed(command, command.placement, nodes)
                 placement = place(command.card, wanted, nodes, state.links.values())
             instance = Instance(
                 instance_id=command.instance_id,
                 card=command.card,
                 created_at=now,
                 placement=placement,
+                draft=command.wanted.draft,
             )
             return [InstanceCreated(instance=instance, command_id=command.command_id)]
         case DeleteInstance():
@@ -132,9 +133,10 @@ def find_instance(state: ClusterState, instance_id: str) -> Instance:
     )
 
 
-def _confirmed(asked: Placement, card: ModelCard, nodes: Sequence[NodeResources]) -> Wanted:
+def _confirmed(command: CreateInstance, asked: Placement, nodes: Sequence[NodeResources]) -> Wanted:
     """What a placement that a client sent asks for: its layers where it has them, with everything
     else computed anew."""
+    card = command.card
     by_id = {node.node_id: node for node in nodes}
     if asked.model_id != card.model_id:
         raise _wrong(f"The placement is for {asked.model_id}, not for {card.model_id}.")
@@ -153,6 +155,8 @@ def _confirmed(asked: Placement, card: ModelCard, nodes: Sequence[NodeResources]
         instance_meta=asked.instance_meta,
         context_length=asked.context_length,
         concurrency=asked.concurrency,
+        kv_bits=command.wanted.kv_bits,
+        draft=command.wanted.draft,
         layers=tuple(
             LayerRange(node=s.node_id, start_layer=s.start_layer, end_layer=s.end_layer)
             for s in shards

@@ -75,6 +75,8 @@ class LocalNode:
         """What this node could do for a model."""
         await self._measured.wait()  # What computes decides what fits.
         card = await asyncio.to_thread(self._find, query)
+        draft = await asyncio.to_thread(self._find, query.draft) if query.draft else None
+        has_draft = query.draft is None or (draft is not None and draft.path is not None)
         loaded = sum(
             runner.memory
             for instance in state.instances.values()
@@ -84,7 +86,8 @@ class LocalNode:
         )
         # What is loaded is missing from `available` and planned as well: it counts once.
         available = self.memory().available + loaded
-        return NodeSample(budget=int(available * self.options.memory_fraction), card=card)
+        budget = int(available * self.options.memory_fraction)
+        return NodeSample(budget=budget, card=card, has_draft=has_draft)
 
     async def locate(self, card: ModelCard) -> Path:
         """The folder with the weights on this node.

@@ -29,11 +29,11 @@ from exo.cluster.replica import Replica
 from exo.cluster.requests import Output
 from exo.cluster.resources import ModelQuery, NodeSample, free_resources
 from exo.cluster.roles import Roles
-from exo.cluster.state import ClusterState, Instance, LinkInfo, NodeInfo, Placement, Runner
+from exo.cluster.state import ClusterState, Draft, Instance, LinkInfo, NodeInfo, Placement, Runner
 from exo.cluster.worker import Worker, WorkerOptions
 from exo.device.profile import DeviceProfile, Memory
 from exo.errors import PeerError
-from exo.inference.messages import RingStats
+from exo.inference.messages import DraftStats, RingStats
 from exo.inference.types import GenerateRequest
 from exo.models.card import ModelCard
 from exo.models.registry import Registry
@@ -144,6 +144,14 @@ class Node:
         found = self.network.metadata(node_id).get("rings", {}).get(instance.instance_id)
         return RingStats.model_validate(found) if found else None
 
+    def draft_stats(self, instance: Instance) -> DraftStats | None:
+        """What became of an instance's drafts, some seconds ago; None if it has none."""
+        node_id = instance.placement.shards[0].node_id
+        if node_id == self.options.node_id:
+            return self.worker.draft_stats.get(instance.instance_id)
+        found = self.network.metadata(node_id).get("drafts", {}).get(instance.instance_id)
+        return DraftStats.model_validate(found) if found else None
+
     # Commands.
 
     async def create_instance(
@@ -197,9 +205,11 @@ class Node:
             await self.network.request(node.node_id, LEAVE)
         return node
 
-    async def resources(self, card: ModelCard) -> tuple[NodeResources, ...]:
+    async def resources(
+        self, card: ModelCard, draft: Draft | None = None
+    ) -> tuple[NodeResources, ...]:
         """What the nodes can still give to new instances of this model."""
-        samples = await self._samples(ModelQuery.of(card))
+        samples = await self._samples(ModelQuery.of(card, draft))
         return free_resources(self.state, samples)
 
     async def find_card(self, name: str) -> ModelCard | None:
@@ -295,5 +305,7 @@ class Node:
 
     def _stamp(self) -> None:
         rings = {key: stats.model_dump() for key, stats in self.worker.ring_stats.items()}
-        self.network.stamp({"memory": self._local.memory().model_dump(), "rings": rings})
+        drafts = {key: stats.model_dump() for key, stats in self.worker.draft_stats.items()}
+        memory = self._local.memory().model_dump()
+        self.network.stamp({"memory": memory, "rings": rings, "drafts": drafts})
         self._timer = asyncio.get_running_loop().call_later(_STAMP_EVERY, self._stamp)

@@ -191,7 +191,7 @@ class Roles:
         master = await self._reign()
         samples: Mapping[str, NodeSample] = {}
         if isinstance(command, CreateInstance):
-            samples = await self._samples(ModelQuery.of(command.card))
+            samples = await self._samples(ModelQuery.of(command.card, command.wanted.draft))
         return await master.submit(command, samples)
 
     async def _reign(self) -> Master:

@@ -4,7 +4,7 @@ What is in it: nodes, instances (desired) and runners (actual). What is never in
 tokens, secrets, and what changes all the time (free memory is asked for when it is needed).
 """
 
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -74,11 +74,30 @@ class Shard(Model):
     cast_float32: bool = False
 
 
+class KvBits(IntEnum):
+    """Bits of a number in a quantised KV cache."""
+
+    FOUR = 4
+    EIGHT = 8
+
+
+class Draft(Model):
+    """What guesses tokens ahead, on the node of rank 0: the model of `card`, or, without one, what
+    was said before (`NGRAM`)."""
+
+    name: str
+    card: ModelCard | None = None
+
+
+NGRAM = "ngram"
+
+
 class Placement(Model):
     """The plan for an instance: which node computes which layers.
 
-    `kv_tokens` is the KV memory in tokens, over all sequences. The speeds are predictions in
-    tokens/s for one stream, None where a node has not been measured.
+    `kv_tokens` is the KV memory in tokens, over all sequences, of `kv_bits` if it is
+    quantised. The speeds are predictions in tokens/s for one stream, None where a node has not been
+    measured.
     """
 
     model_id: str
@@ -90,6 +109,7 @@ class Placement(Model):
     shards: tuple[Shard, ...]
     prefill_tps: float | None = None
     decode_tps: float | None = None
+    kv_bits: KvBits | None = None
 
     @property
     def memory_by_node(self) -> dict[str, int]:
@@ -103,6 +123,7 @@ class Instance(Model):
     card: ModelCard
     created_at: str
     placement: Placement
+    draft: Draft | None = None
 
 
 class RunnerStatus(StrEnum):

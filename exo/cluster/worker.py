@@ -33,6 +33,7 @@ from exo.errors import (
 )
 from exo.inference.messages import (
     Connect,
+    DraftStats,
     Failed,
     FromRunner,
     Listening,
@@ -79,6 +80,7 @@ class _Local:
     epoch: str | None = None
     quiet: bool = False
     stats: RingStats | None = None
+    drafts: DraftStats | None = None
     task: asyncio.Task[None] | None = None
 
 
@@ -155,6 +157,15 @@ class Worker:
             if local.runner and local.stats
         }
 
+    @property
+    def draft_stats(self) -> dict[str, DraftStats]:
+        """What became of the drafts that are made here, by instance."""
+        return {
+            local.runner.instance_id: local.drafts
+            for local in self._locals.values()
+            if local.runner and local.drafts
+        }
+
     def load(self, instance: Instance) -> int:
         """Requests that this node's rank 0 of the instance is working on."""
         local = self._locals.get(runner_key(instance.instance_id, 0))
@@ -226,7 +237,7 @@ class Worker:
     async def _supervise(self, key: str, local: _Local, instance: Instance, shard: Shard) -> None:
         """One life of one runner, from start to end."""
         local.ready_at, local.failure, local.epoch, local.quiet = None, None, None, False
-        local.stats = None
+        local.stats = local.drafts = None
         local.runner = Runner(
             runner_id=uuid.uuid4().hex,
             instance_id=instance.instance_id,
@@ -237,6 +248,8 @@ class Worker:
         )
         try:
             path = await self._locate(instance.card)
+            draft = instance.draft.card if instance.draft and shard.rank == 0 else None
+            draft_path = await self._locate(draft) if draft else None
             process = await self._take_process()
         except (EngineError, ModelInvalid, ModelNotFound) as error:
             await self._ended(key, local, error)
@@ -246,7 +259,8 @@ class Worker:
         if self._locals.get(key) is not local:
             process.kill("its instance was deleted")
         await self._tell(local, pid=process.pid)
-        process.send(self._load_message(instance, shard, path))
+        load = self._load_message(instance, shard, path)
+        process.send(load.model_copy(update={"draft_path": draft_path}))
         async for message in process.messages():
             await self._heard(local, message)
         died = await process.wait()
@@ -268,7 +282,9 @@ class Worker:
         placement = instance.placement
         layers = shard.end_layer - shard.start_layer
         element = 4 if shard.cast_float32 or instance.card.dtype == "float32" else 2
-        per_token = instance.card.kv_bytes_per_token(element) * layers // instance.card.n_layers
+        bits = placement.kv_bits
+        whole = instance.card.kv_bytes_per_token(element, bits)
+        per_token = whole * layers // instance.card.n_layers
         return Load(
             path=path,
             start_layer=shard.start_layer,
@@ -284,6 +300,8 @@ class Worker:
             size=len(placement.shards),
             ring_host=self._options.ring_host,
             plan=" ".join(f"{s.start_layer}-{s.end_layer}" for s in placement.shards),
+            kv_bits=int(bits) if bits else None,
+            draft=instance.draft.name if instance.draft and shard.rank == 0 else None,
         )
 
     async def _heard(self, local: _Local, message: FromRunner | Quiet) -> None:
@@ -316,6 +334,8 @@ class Worker:
                 self._form_rings()
             case RingStats():
                 local.stats = message
+            case DraftStats():
+                local.drafts = message
             case RingLost(reason=reason):
                 local.ready_at = None
                 await self._tell(local, status=RunnerStatus.CONNECTING, error=reason)

@@ -50,6 +50,7 @@ class Load(Wire):
     size: int = 1
     ring_host: str = ""
     plan: str = ""
+    kv_bits: int | None = None
     draft: str | None = None
     draft_path: Path | None = None
 

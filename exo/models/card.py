@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from exo.models.weights import Part, Weights
 
+# Numbers that MLX can quantise together, the fewest bytes first.
+KV_GROUPS = (64, 32)
+
 
 class Task(StrEnum):
     TEXT = "text"
@@ -61,9 +64,18 @@ class ModelCard(BaseModel):
     created: int = 0
     sampling: dict[str, float] = {}
 
-    def kv_bytes_per_token(self, element_size: int) -> int:
-        """Bytes of keys and values of one token over all layers."""
-        return 2 * self.n_layers * self.n_kv_heads * self.head_dim * element_size
+    def kv_bytes_per_token(self, element_size: int, bits: int | None = None) -> int:
+        """Bytes of keys and values of one token over all layers; of `bits` each, if they are
+        quantised, with a scale and a bias for every group."""
+        numbers = 2 * self.n_layers * self.n_kv_heads * self.head_dim
+        if bits is None or self.kv_group is None:
+            return numbers * element_size
+        return numbers * bits // 8 + numbers // self.kv_group * 2 * element_size
+
+    @property
+    def kv_group(self) -> int | None:
+        """How many numbers of a key share a scale when it is quantised; None if it cannot be."""
+        return next((size for size in KV_GROUPS if self.head_dim % size == 0), None)
 
     @property
     def parts(self) -> Weights:

@@ -10,7 +10,7 @@ from exo.cluster.security import Lock
 from exo.cluster.state import ClusterState, Instance, NodeInfo
 from exo.device.profile import Memory
 from exo.errors import ExoError, RequestError
-from exo.inference.messages import RingStats
+from exo.inference.messages import DraftStats, RingStats
 from exo.p2p.core import Status
 from exo.p2p.measure import LinkMeasure
 from exo.p2p.term import Term
@@ -73,6 +73,7 @@ class StubNode:
 
     def __init__(self) -> None:
         self.rings: dict[str, RingStats] = {}
+        self.drafts: dict[str, DraftStats] = {}
         self.state: ClusterState = make_state(nodes={n: node(n, f"node-{n}") for n in "ab"})
         self.network = StubNetwork()
         self.options = SimpleNamespace(node_id="a")
@@ -89,6 +90,9 @@ class StubNode:
 
     def ring_stats(self, instance: Instance) -> RingStats | None:
         return self.rings.get(instance.instance_id)
+
+    def draft_stats(self, instance: Instance) -> DraftStats | None:
+        return self.drafts.get(instance.instance_id)
 
     async def drain(self, name: str, *, draining: bool) -> NodeInfo:
         if self.error:

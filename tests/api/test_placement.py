@@ -1,6 +1,7 @@
 """Where a model would go, as it is asked for and shown over HTTP."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,8 +11,9 @@ from exo.api.context import CONTEXT
 from exo.cluster.commands import CreateInstance, decide
 from exo.cluster.events import InstanceCreated
 from exo.cluster.placement import NodeResources, Wanted
-from exo.cluster.state import Instance, Placement
-from exo.inference.messages import RingStats
+from exo.cluster.state import Draft, Instance, Placement
+from exo.errors import ModelNotFound
+from exo.inference.messages import DraftStats, RingStats
 from exo.models.card import ModelCard
 from tests.cluster.factory import GIB, card, device, instance
 
@@ -26,6 +28,7 @@ class Placing:
 
     def __init__(self) -> None:
         self.card = card(n_layers=16, storage_size=12 * GIB, dtype="float32", cuts=None)
+        self.small = card("small", n_layers=2, storage_size=GIB, dtype="float32")
         self.nodes = [
             NodeResources(name, f"box-{name}", device("metal"), 8 * GIB) for name in "abc"
         ]
@@ -37,9 +40,11 @@ def placing(served: Served) -> Placing:
     context = served.client.app[CONTEXT]
 
     async def find(name: str) -> ModelCard:
-        return placing.card
+        if name == "unknown":
+            raise ModelNotFound("There is no such model.", param="model")
+        return placing.card if name != "small" else placing.small
 
-    async def resources(_: ModelCard) -> Sequence[NodeResources]:
+    async def resources(_: ModelCard, __: Draft | None = None) -> Sequence[NodeResources]:
         return placing.nodes
 
     async def create_instance(
@@ -196,3 +201,33 @@ async def test_an_instance_says_how_its_ring_works(served: Served):
     assert shown["waiting"] == 0
     served.node.rings = {}
     assert (await served.get(f"/instance/{made.instance_id}"))["ring"] is None
+
+
+async def test_what_drafts_and_how_often_it_is_right_is_shown(served: Served, placing: Placing):
+    placing.card = placing.card.model_copy(update={"head_dim": 64})
+    body = {"instance": {"model_id": "m", "min_nodes": 2, "draft": "small", "kv_bits": 8}}
+    async with served.client.post("/instance", json=body) as response:
+        made = await response.json()
+    assert (made["draft"], made["kv_bits"], made["drafts"]) == ("small", 8, None)
+    plain = await served.get("/instance/placement?model_id=m&min_nodes=2")
+    drafting = await served.get("/instance/placement?model_id=m&min_nodes=2&draft=small")
+    by_rank = [[shard["memory"] for shard in one["shards"]] for one in (plain, drafting)]
+    assert by_rank[1][0] - by_rank[0][0] > GIB * 0.9 or ranges(plain) != ranges(drafting)
+    one = instance().model_copy(update={"draft": Draft(name="ngram")})
+    served.node.state = make_state(instances={one.instance_id: one})
+    served.node.drafts = {one.instance_id: DraftStats(guessed=8, accepted=6)}
+    shown = await served.get(f"/instance/{one.instance_id}")
+    assert shown["draft"] == "ngram"
+    assert shown["drafts"] == {"guessed": 8, "accepted": 6, "acceptance": 0.75, "off": None}
+
+
+async def test_a_draft_model_that_is_not_there_is_refused(served: Served, placing: Placing):
+    path = "/instance/placement?model_id=m&draft=unknown"
+    async with served.client.get(path) as response:
+        assert response.status == 404
+    placing.nodes = [replace(node, has_draft=False) for node in placing.nodes]
+    error = await error_of(served, "draft=small&min_nodes=2")
+    assert error["param"] == "draft"
+    assert "draft model small are not on" in error["message"]
+    error = await error_of(served, "kv_bits=3")
+    assert error["param"] == "kv_bits"

@@ -59,7 +59,10 @@ def instance(instance_id: str, status: str = "ready", done: int = 6) -> dict[str
         "instance_meta": "local",
         "context_length": 4096,
         "concurrency": 4,
+        "kv_bits": None,
+        "draft": None,
         "ring": None,
+        "drafts": None,
         "shards": [
             {
                 "rank": 0,

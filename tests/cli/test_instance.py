@@ -275,3 +275,17 @@ def test_a_preview_over_many_nodes_names_some(exo: Exo, api: FakeApi) -> None:
 
     assert "n5 5-5 (1.0 GiB), and 58 more" in out
     assert "n6" not in out
+
+
+def test_drafts_and_bits_are_asked_for_and_shown(exo: Exo, api: FakeApi) -> None:
+    exo("instance", "create", "exo-demo", "--draft", "ngram", "--kv-bits", "8")
+    assert api.posted == [{"instance": {"model_id": "exo-demo", "draft": "ngram", "kv_bits": 8}}]
+
+    made = {**instance("i1"), "draft": "small", "kv_bits": 4}
+    drafts = {"guessed": 200, "accepted": 150, "acceptance": 0.75, "off": None}
+    api.instances = {"i1": {**made, "drafts": drafts}}
+    out = exo("instance", "show", "i1").out
+    assert "small, 75% of 200 tokens right" in out
+    assert "4 bits" in out
+    api.instances = {"i1": {**made, "drafts": {**drafts, "off": "It has a window."}}}
+    assert "off: It has a window." in exo("instance", "show", "i1").out

@@ -1,9 +1,17 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exo.cluster.placement import DEFAULT_CONCURRENCY, DEFAULT_CONTEXT, Wanted, place
-from exo.cluster.state import InstanceMeta, Sharding
+from exo.cluster.placement import (
+    DEFAULT_CONCURRENCY,
+    DEFAULT_CONTEXT,
+    LayerRange,
+    Wanted,
+    place,
+)
+from exo.cluster.state import Draft, InstanceMeta, Sharding
 from exo.errors import PlacementImpossible
 from tests.cluster.factory import GIB, card, resources
 
@@ -110,3 +118,62 @@ def test_a_placement_covers_every_layer_once_and_is_never_over_memory(
     assert sum(placement.memory_by_node.values()) <= free
     assert placement.kv_tokens >= placement.context_length >= 1
     assert placement.context_length <= context
+
+
+HALF_GIB = GIB // 2
+
+
+def test_a_draft_model_takes_its_memory_from_the_first_node_only():
+    model = card(n_layers=4, storage_size=4 * GIB, dtype="float32", hidden_size=512)
+    draft = Draft(name="d", card=card("d", storage_size=HALF_GIB, dtype="float32", n_layers=1))
+    nodes = [resources(3 * GIB, node_id=name) for name in "ab"]
+    asked = {"min_nodes": 2, "context_length": 100, "concurrency": 1}
+    plain = place(model, Wanted(**asked), nodes)
+    drafting = place(model, Wanted(**asked, draft=draft), nodes)
+    assert [s.end_layer - s.start_layer for s in plain.shards] == [2, 2]
+    assert [s.end_layer - s.start_layer for s in drafting.shards] == [2, 2]
+    more = [b.memory - a.memory for a, b in zip(plain.shards, drafting.shards, strict=True)]
+    assert HALF_GIB <= more[0] < HALF_GIB + GIB // 10
+    assert more[1] == 0
+    with pytest.raises(PlacementImpossible, match="over 2 nodes"):
+        place(
+            model,
+            Wanted(**asked, draft=draft),
+            [resources(int(2.3 * GIB), node_id=n) for n in "ab"],
+        )
+
+
+def test_a_node_without_the_draft_model_is_not_the_first_one():
+    draft = Draft(name="d", card=card("d"))
+    a, b = resources(node_id="a"), replace(resources(node_id="b"), has_draft=False)
+    assert place(card(), Wanted(draft=draft), [b, a]).shards[0].node_id == "a"
+    halves = [
+        LayerRange(node="a", start_layer=0, end_layer=2),
+        LayerRange(node="b", start_layer=2, end_layer=4),
+    ]
+    assert len(place(card(), Wanted(draft=draft, layers=tuple(halves)), [a, b]).shards) == 2
+    turned = (
+        LayerRange(node="b", start_layer=0, end_layer=2),
+        LayerRange(node="a", start_layer=2, end_layer=4),
+    )
+    with pytest.raises(PlacementImpossible, match="draft model d are not on b") as error:
+        place(card(), Wanted(draft=draft, layers=turned), [a, b])
+    assert error.value.param == "draft"
+
+
+def test_quantised_keys_and_values_leave_room_for_a_longer_context():
+    deep = card(n_layers=32, n_kv_heads=8, head_dim=128, context_length=131072, dtype="float32")
+
+    def most(bits: int | None) -> int:
+        wanted = Wanted(kv_bits=bits, context_length=65536, concurrency=1)
+        return place(deep, wanted, [resources(64 * GIB)]).shards[0].memory
+
+    assert most(None) > 16 * GIB
+    assert 4 * GIB < most(8) < 5 * GIB
+    assert 2 * GIB < most(4) < 3 * GIB
+
+
+def test_heads_that_cannot_be_quantised_are_refused():
+    with pytest.raises(PlacementImpossible, match="a head has 16 numbers") as error:
+        place(card(head_dim=16), Wanted(kv_bits=8), [resources()])
+    assert error.value.param == "kv_bits"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from exo.cluster.names import called
 from exo.cluster.placement.plan import Share
 from exo.cluster.placement.wanted import NodeResources, Wanted
-from exo.cluster.state import InstanceMeta, Sharding
+from exo.cluster.state import NGRAM, Draft, InstanceMeta, Sharding
 from exo.errors import ModelNotFound, PlacementImpossible
 from exo.models.card import ModelCard
 
@@ -26,6 +26,7 @@ def candidates(
     if not any(node.has_weights for node in nodes):
         raise weights_missing(card)
     _check_context(card, wanted)
+    _check_kv_bits(card, wanted)
     _check_numbers(wanted, len(nodes))
     least = max(wanted.min_nodes, 2 if wanted.instance_meta is InstanceMeta.TCP else 1)
     if wanted.nodes:
@@ -37,6 +38,10 @@ def candidates(
                 raise _no_weights(card, node, "nodes")
     able = [node for node in nodes if node.has_weights]
     _require(able, least, f"have the weights of {card.model_id}")
+    if wanted.draft:
+        able = [node for node in able if node.has_draft]
+        if len(able) < least:
+            raise _no_draft(f"{least} nodes with the weights of {card.model_id}", wanted.draft)
     pieces = len(card.boundaries) - 1
     if least > pieces:
         raise PlacementImpossible(
@@ -68,6 +73,8 @@ def manual(card: ModelCard, wanted: Wanted, nodes: Sequence[NodeResources]) -> l
             raise _layers(f"{share.node.name} is given layers twice.")
         if not share.node.has_weights:
             raise _no_weights(card, share.node, "layers")
+    if wanted.draft and not shares[0].node.has_draft:
+        raise _no_draft(shares[0].node.name, wanted.draft)
     for at in (r.start_layer for r in wanted.layers):
         if at not in card.boundaries:
             may = ", ".join(map(str, card.boundaries[1:-1]))
@@ -115,6 +122,15 @@ def _check_context(card: ModelCard, wanted: Wanted) -> None:
             f"A context of {wanted.context_length} tokens is asked for; {card.model_id} was made "
             f"for {card.context_length}.",
             param="context_length",
+        )
+
+
+def _check_kv_bits(card: ModelCard, wanted: Wanted) -> None:
+    if wanted.kv_bits is not None and card.kv_group is None:
+        raise PlacementImpossible(
+            f"Keys and values of {card.model_id} cannot be quantised: a head has {card.head_dim} "
+            "numbers, which is no multiple of 32.",
+            param="kv_bits",
         )
 
 
@@ -172,6 +188,14 @@ def _cuttable(card: ModelCard, pieces: int) -> str:
 def _no_weights(card: ModelCard, node: NodeResources, param: str) -> PlacementImpossible:
     return PlacementImpossible(
         f"The weights of {card.model_id} are not on {node.name}.", param=param
+    )
+
+
+def _no_draft(where: str, draft: Draft) -> PlacementImpossible:
+    return PlacementImpossible(
+        f"The weights of the draft model {draft.name} are not on {where}.",
+        hint=f"Put them there, or draft without a model: `--draft {NGRAM}`.",
+        param="draft",
     )
 
 

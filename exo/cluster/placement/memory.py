@@ -38,9 +38,16 @@ class Need(NamedTuple):
 
 
 class Sizes:
-    """The memory of every share [start, end) of a model, for so many rows in one step."""
+    """The memory of every share [start, end) of a model, for so many rows in one step. Its keys
+    and values may be quantised; the first share has the whole draft model beside it."""
 
-    def __init__(self, card: ModelCard, rows: int) -> None:
+    def __init__(
+        self,
+        card: ModelCard,
+        rows: int,
+        kv_bits: int | None = None,
+        draft: ModelCard | None = None,
+    ) -> None:
         parts = card.parts
         self.card = card
         self.n_layers = card.n_layers
@@ -53,6 +60,8 @@ class Sizes:
             for part in (parts.embedding, parts.head, parts.shared)
         )
         self._tied = parts.tied
+        self._kv_bits = kv_bits
+        self._draft = draft
         # Activations and logits of one step, in float32, with their temporary copies.
         self._working = _WORKING_BYTES + 3 * 4 * rows * card.hidden_size
         self._logits = 3 * 4 * rows * card.vocab_size
@@ -66,8 +75,14 @@ class Sizes:
             weights += self._head[cast]
         working = self._working + (self._logits if last else 0)
         element = 4 if cast or self.card.dtype == "float32" else 2
-        per_layer = self.card.kv_bytes_per_token(element) // self.n_layers
-        return Need(weights, working, per_layer * (end - start))
+        per_layer = self.card.kv_bytes_per_token(element, self._kv_bits) // self.n_layers
+        per_token = per_layer * (end - start)
+        if start == 0 and self._draft is not None:
+            whole = Part(total=self._draft.storage_size, packed=self._draft.packed_size)
+            weights += _loaded(whole, self._draft, cast=cast)
+            element = 4 if cast or self._draft.dtype == "float32" else 2
+            per_token += self._draft.kv_bytes_per_token(element)
+        return Need(weights, working, per_token)
 
     def layer(self, index: int, *, cast: Cast) -> int:
         """Bytes of one layer in memory."""

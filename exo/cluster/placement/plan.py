@@ -29,7 +29,8 @@ class Ask:
         self.wanted = wanted
         self.links = Links(links, card)
         self.rows = wanted.concurrency or DEFAULT_CONCURRENCY
-        self.sizes = Sizes(card, self.rows)
+        draft = wanted.draft.card if wanted.draft else None
+        self.sizes = Sizes(card, self.rows, wanted.kv_bits, draft)
         self.steps = Steps(self.sizes)
 
     @property
@@ -107,6 +108,7 @@ def plan(ask: Ask, shares: Sequence[Share], tokens: int | None = None) -> Planne
         ),
         prefill_tps=1 / prefill if measured and prefill else None,
         decode_tps=1 / seconds if measured and seconds else None,
+        kv_bits=wanted.kv_bits,
     )
     roomy = context >= min(_ENOUGH_CONTEXT, wanted.context_length or card.context_length)
     return Planned(placement, seconds, slowest, roomy)

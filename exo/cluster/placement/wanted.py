@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from exo.cluster.state import InstanceMeta, Model, Sharding
+from exo.cluster.state import Draft, InstanceMeta, KvBits, Model, Sharding
 from exo.device.profile import DeviceProfile
 
 
@@ -40,12 +40,15 @@ class Wanted(Model):
     layers: tuple[LayerRange, ...] = ()
     context_length: int | None = Field(default=None, ge=1)
     concurrency: int | None = Field(default=None, ge=1, le=1024)
+    kv_bits: KvBits | None = None
+    draft: Draft | None = None
 
 
 @dataclass(frozen=True)
 class NodeResources:
     """What one node can give: `free_memory` in bytes, of the device that computes; whether the
-    model's weights are there; and how many shards lie on it, which share its speed."""
+    model's weights are there, and those of the draft model; and how many shards lie on it, which
+    share its speed."""
 
     node_id: str
     name: str
@@ -53,6 +56,7 @@ class NodeResources:
     free_memory: int
     has_weights: bool = True
     shards: int = 0
+    has_draft: bool = True
 
     @property
     def on_cpu(self) -> bool:

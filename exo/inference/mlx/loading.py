@@ -16,7 +16,14 @@ from exo.inference.engine import OnProgress
 from exo.inference.kernels.layers import swap
 from exo.inference.kernels.library import Library
 from exo.inference.messages import Load
-from exo.inference.mlx.adapter import can_batch, longest_cut, obstacle_to_cutting, open_model
+from exo.inference.mlx.adapter import (
+    can_batch,
+    longest_cut,
+    make_prompt_cache,
+    obstacle_to_cutting,
+    open_model,
+)
+from exo.inference.mlx.quantised import check_quantisable
 from exo.inference.mlx.split import SplitStage
 from exo.inference.mlx.stage import Stage, WholeModel
 from exo.inference.mlx.trace import trace
@@ -46,22 +53,38 @@ def open_shard(load: Load, kernels: Library | None = None) -> Shard:
     Raises:
         ModelInvalid: the architecture is unknown or cannot be cut there, or the weights do not fit.
     """
-    whole = open_whole(load.path, cast_float32=load.cast_float32, kernels=kernels)
+    whole = open_whole(
+        load.path, cast_float32=load.cast_float32, kernels=kernels, kv_bits=load.kv_bits
+    )
     if load.size == 1:
         return whole
     model = whole.stage.model
-    return replace(whole, stage=SplitStage(model, trace(model), load.start_layer, load.end_layer))
+    return replace(
+        whole, stage=SplitStage(model, trace(model), load.start_layer, load.end_layer, load.kv_bits)
+    )
 
 
-def open_whole(path: Path, *, cast_float32: bool, kernels: Library | None = None) -> Shard:
+def open_whole(
+    path: Path,
+    *,
+    cast_float32: bool,
+    kernels: Library | None = None,
+    kv_bits: int | None = None,
+) -> Shard:
     """All layers of a model, with their weights not read yet; otherwise as `open_shard`."""
     model, config = _open(path)
+    if kv_bits is not None:
+        check_quantisable(model, make_prompt_cache(model), kv_bits)
     if kernels is not None:
         swap(model, kernels)
     if cast_float32:
         model.update(tree_map(_to_float32, model.parameters()))
     return Shard(
-        WholeModel(model), config, can_batch(model), longest_cut(model), obstacle_to_cutting(model)
+        WholeModel(model, kv_bits),
+        config,
+        can_batch(model),
+        longest_cut(model),
+        obstacle_to_cutting(model),
     )
 
 

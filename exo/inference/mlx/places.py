@@ -34,9 +34,9 @@ class Places:
             self._own.index(at) if at in self._own else here.get(kinds[at]) for at in numbers
         ]
 
-    def of(self, caches: Sequence[Cache]) -> list[Cache]:
-        """The stage's among the whole model's."""
-        return [caches[at] for at in (*self._own, *self._shadows)]
+    def of(self, caches: Sequence[Cache]) -> tuple[list[Cache], list[Cache]]:
+        """The stage's among the whole model's: its own, and the shadows, which come after them."""
+        return [caches[at] for at in self._own], [caches[at] for at in self._shadows]
 
     def everywhere(self, caches: Sequence[Cache]) -> list[Cache | None]:
         """The whole model's list. A cache of another stage is stood for by one of its kind."""

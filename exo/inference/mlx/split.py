@@ -21,6 +21,7 @@ from exo.inference.mlx.adapter import Cache, make_prompt_cache
 from exo.inference.mlx.exchange import Path, arguments, build, look_up, write
 from exo.inference.mlx.places import Places
 from exo.inference.mlx.plan import Leaf, SplitPlan
+from exo.inference.mlx.quantised import quantised
 from exo.inference.mlx.replaced import Call, Replacement, put_aside, replace_call
 from exo.inference.mlx.trace import layers_of
 
@@ -38,9 +39,17 @@ class SplitStage:
         ModelInvalid: the layers cannot be cut there.
     """
 
-    def __init__(self, model: nn.Module, plan: SplitPlan, start: int, end: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        plan: SplitPlan,
+        start: int,
+        end: int,
+        kv_bits: int | None = None,
+    ) -> None:
         _check(plan, start, end)
         self.model = model
+        self._kv_bits = kv_bits
         self.last = end == plan.n_layers
         self._places = Places(make_prompt_cache(model), plan, start, end)
         self._borders = _Borders(plan, start, end)
@@ -53,7 +62,8 @@ class SplitStage:
         put_aside(model, layers[start:end], plan.needed([*range(start, end), *after]))
 
     def make_cache(self) -> list[Cache]:
-        return self._places.of(make_prompt_cache(self.model))
+        own, shadows = self._places.of(make_prompt_cache(self.model))
+        return [*quantised(own, self._kv_bits), *shadows]
 
     def __call__(
         self, tokens: mx.array, inputs: Sequence[mx.array], cache: list[Cache]

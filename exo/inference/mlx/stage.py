@@ -7,6 +7,7 @@ import mlx.core as mx
 from mlx import nn
 
 from exo.inference.mlx.adapter import Cache, make_prompt_cache
+from exo.inference.mlx.quantised import quantised
 
 
 class Stage(Protocol):
@@ -39,11 +40,12 @@ class WholeModel:
 
     last = True
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, kv_bits: int | None = None) -> None:
         self.model = model
+        self._kv_bits = kv_bits
 
     def make_cache(self) -> list[Cache]:
-        return make_prompt_cache(self.model)
+        return quantised(make_prompt_cache(self.model), self._kv_bits)
 
     def __call__(
         self, tokens: mx.array, inputs: Sequence[mx.array], cache: list[Cache]

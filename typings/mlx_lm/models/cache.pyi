@@ -24,6 +24,15 @@ class _BaseCache(Protocol):
 
 class KVCache(_BaseCache): ...
 
+class QuantizedKVCache(_BaseCache):
+    keys: Any
+    values: Any
+    offset: int
+    group_size: int
+    bits: int
+    def __init__(self, group_size: int = ..., bits: int = ...) -> None: ...
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> Any: ...
+
 class RotatingKVCache(_BaseCache):
     max_size: int
 
