@@ -59,6 +59,11 @@ class Settings(BaseModel):
         description="Multiaddrs of other nodes, such as `/ip4/10.0.0.2/tcp/52416`, for networks "
         "without multicast; separated by commas in the environment.",
     )
+    ring_encryption: bool = Field(
+        True,
+        description="Encrypt what the nodes of one model send each other. Switch it off only on a "
+        "cable that nobody else can reach, and on all of its nodes.",
+    )
     discovery: bool = Field(True, description="Find other nodes, and be found, by mDNS.")
     eligible: bool = Field(True, description="Whether this node may become the master.")
     models_dir: Path | None = Field(

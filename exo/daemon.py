@@ -157,6 +157,11 @@ class _Daemon:
 
     def _make_node(self, network: Network, address: str) -> Node:
         settings, paths = self._settings, self._paths
+        if not settings.ring_encryption:
+            log.warning(
+                "What the nodes of one model send each other is NOT encrypted: whoever reaches "
+                "their cable can read and change it. `exo start --ring-encryption` ends that."
+            )
         return Node(
             NodeOptions(
                 node_id=network.peer_id,
@@ -174,6 +179,7 @@ class _Daemon:
                 prefix_cache_bytes=settings.prefix_cache_mb * 2**20,
                 max_queue=settings.max_queue,
                 ring_host=settings.p2p_host or "::",
+                ring_encrypted=settings.ring_encryption,
             ),
             EventLog(paths.database),
             Registry(settings.models_dir or paths.models),

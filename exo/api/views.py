@@ -21,7 +21,7 @@ from exo.cluster.state import (
     Sharding,
 )
 from exo.device.profile import DeviceProfile, Memory
-from exo.inference.messages import DraftStats
+from exo.inference.messages import UNENCRYPTED, DraftStats
 from exo.p2p.core import Member, Status
 from exo.p2p.term import Term
 
@@ -104,6 +104,9 @@ class DraftsView(View):
 
 
 class InstanceView(View):
+    """A model that is placed. `encrypted` is about what its nodes send each other; None where they
+    send nothing, or have not said so yet."""
+
     instance_id: str
     model_id: str
     status: InstanceStatus
@@ -113,6 +116,7 @@ class InstanceView(View):
     instance_meta: InstanceMeta
     context_length: int
     concurrency: int
+    encrypted: bool | None
     kv_bits: KvBits | None
     draft: str | None
     shards: list[ShardView]
@@ -317,12 +321,20 @@ def instance_view(node: Node, instance: Instance) -> InstanceView:
         instance_meta=placement.instance_meta,
         context_length=placement.context_length,
         concurrency=placement.concurrency,
+        encrypted=_encrypted(state, instance),
         kv_bits=placement.kv_bits,
         draft=instance.draft.name if instance.draft else None,
         shards=_shard_views(state, instance),
         ring=RingView(**stats.model_dump(exclude={"type"})) if stats else None,
         drafts=_drafts_view(node.draft_stats(instance)),
     )
+
+
+def _encrypted(state: ClusterState, instance: Instance) -> bool | None:
+    head = state.runner(instance.instance_id, 0)
+    if head is None or head.ring is None:
+        return None
+    return head.ring.facts.get("links") != UNENCRYPTED
 
 
 def _drafts_view(stats: DraftStats | None) -> DraftsView | None:

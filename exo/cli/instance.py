@@ -250,6 +250,7 @@ def details(instance: JsonObject, names: Mapping[str, str]) -> str:
             ("Sharding", instance["sharding"]),
             ("Context", f"{instance['context_length']} tokens"),
             ("Concurrency", instance["concurrency"]),
+            *([("Links", "NOT encrypted")] if instance.get("encrypted") is False else []),
             *([("KV cache", f"{bits} bits")] if (bits := instance.get("kv_bits")) else []),
             *([("Drafts", drafts_text(instance))] if instance.get("draft") else []),
             ("Created", instance["created_at"]),

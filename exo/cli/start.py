@@ -43,6 +43,13 @@ P2pPort = Annotated[
     int | None,
     typer.Option(min=0, max=65535, help="Port for links with other nodes; 0 picks a free one."),
 ]
+RingEncryption = Annotated[
+    bool | None,
+    typer.Option(
+        help="Encrypt what the nodes of one model send each other. Switch it off only on a "
+        "cable that nobody else can reach, and on all of its nodes."
+    ),
+]
 Discovery = Annotated[bool | None, typer.Option(help="Find other nodes, and be found, by mDNS.")]
 ModelsDir = Annotated[
     Path | None,
@@ -71,6 +78,7 @@ def start(  # noqa: PLR0913, PLR0917  one for each flag
     peer: Peer = None,
     p2p_port: P2pPort = None,
     discovery: Discovery = None,
+    ring_encryption: RingEncryption = None,
     models_dir: ModelsDir = None,
     insecure: Insecure = None,
     auto_place: AutoPlace = None,
@@ -92,6 +100,7 @@ def start(  # noqa: PLR0913, PLR0917  one for each flag
         "peers": peer or None,
         "p2p_port": p2p_port,
         "discovery": discovery,
+        "ring_encryption": ring_encryption,
         "models_dir": models_dir.expanduser().absolute() if models_dir else None,
         "insecure": insecure,
         "auto_place": auto_place,

@@ -20,7 +20,10 @@ _FACTS = {
     "mlx-lm": "versions of mlx-lm",
     "layers": "plans of who computes which layers",
     "weights": "weights",
+    "links": "settings of ring_encryption",
 }
+_HINT = "All nodes of an instance need the same exo and the same model files."
+_HINTS = {"links": "Encrypt on all nodes, or on none if the cable between them is yours alone."}
 
 
 def ring_of(state: ClusterState, instance: Instance, rank: int, hosts: Hosts) -> RingSpec | None:
@@ -65,5 +68,5 @@ def _check_facts(
             ]
             raise RingError(
                 f"{nodes[0]} and {nodes[1]} have different {what} ({mine} and {theirs}).",
-                hint="All nodes of an instance need the same exo and the same model files.",
+                hint=_HINTS.get(name, _HINT),
             )

@@ -64,6 +64,7 @@ class WorkerOptions:
     prefix_cache_bytes: int
     max_queue: int
     ring_host: str = "127.0.0.1"
+    ring_encrypted: bool = True
 
 
 @dataclass
@@ -299,6 +300,7 @@ class Worker:
             rank=shard.rank,
             size=len(placement.shards),
             ring_host=self._options.ring_host,
+            ring_encrypted=self._options.ring_encrypted,
             plan=" ".join(f"{s.start_layer}-{s.end_layer}" for s in placement.shards),
             kv_bits=int(bits) if bits else None,
             draft=instance.draft.name if instance.draft and shard.rank == 0 else None,

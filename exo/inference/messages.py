@@ -21,6 +21,8 @@ from exo.errors import EngineError, ExoError, error_class
 from exo.inference.ring.events import RingSpec
 from exo.inference.types import Delta, GenerateRequest, Stats, Wire
 
+# What all ranks must have in common of links that are not encrypted.
+UNENCRYPTED = "unencrypted"
 MAX_FRAME = 64 * 1024 * 1024
 HEADER = struct.Struct(">I")
 T = TypeVar("T")
@@ -30,9 +32,10 @@ class Load(Wire):
     """Load layers [start_layer, end_layer) of the model in `path`, as `rank` of `size`.
 
     `kv_tokens` is how many tokens of keys and values the shard has memory for, over all sequences,
-    and `kv_bytes_per_token` what one of them takes in the shard's layers. A shard of several
-    listens on `ring_host`; `plan` says which rank computes which layers. Rank 0 makes drafts as
-    `draft` says: by `ngram`, or with the model of that name in `draft_path`.
+    and `kv_bytes_per_token` what one of them takes in the shard's layers; with `kv_bits` they are
+    quantised. A shard of several listens on `ring_host`, and its links are encrypted if
+    `ring_encrypted`; `plan` says which rank computes which layers. Rank 0 makes drafts as `draft`
+    says: by `ngram`, or with the model of that name in `draft_path`.
     """
 
     type: Literal["load"] = "load"
@@ -49,6 +52,7 @@ class Load(Wire):
     rank: int = 0
     size: int = 1
     ring_host: str = ""
+    ring_encrypted: bool = True
     plan: str = ""
     kv_bits: int | None = None
     draft: str | None = None

@@ -59,6 +59,7 @@ def instance(instance_id: str, status: str = "ready", done: int = 6) -> dict[str
         "instance_meta": "local",
         "context_length": 4096,
         "concurrency": 4,
+        "encrypted": None,
         "kv_bits": None,
         "draft": None,
         "ring": None,

@@ -208,7 +208,7 @@ def test_what_is_not_given_comes_from_the_environment(
 def test_help_texts_are_the_settings_own(exo: Exo) -> None:
     text = " ".join(exo("start", "--help").out.split())
     daemon_flags = ["host", "port", "name", "cluster_name", "models_dir", "insecure"]
-    daemon_flags += ["auto_place", "log_level", "p2p_port", "discovery"]
+    daemon_flags += ["auto_place", "log_level", "p2p_port", "discovery", "ring_encryption"]
 
     for name in daemon_flags:
         assert (Settings.model_fields[name].description or "?") in text

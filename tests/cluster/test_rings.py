@@ -6,7 +6,14 @@ from exo.errors import RingError
 from tests.cluster.factory import instance as whole
 from tests.cluster.factory import node
 
-FACTS = {"exo": "1", "mlx": "2", "mlx-lm": "3", "layers": "0-2 2-4", "weights": "w"}
+FACTS = {
+    "exo": "1",
+    "mlx": "2",
+    "mlx-lm": "3",
+    "layers": "0-2 2-4",
+    "weights": "w",
+    "links": "encrypted",
+}
 
 
 def split(*nodes: str) -> Instance:
@@ -76,6 +83,7 @@ def test_a_runner_that_is_started_anew_makes_another_epoch():
     [
         ({"mlx-lm": "9"}, r"a and b have different versions of mlx-lm \(3 and 9\)"),
         ({"weights": "x"}, "different weights"),
+        ({"links": "unencrypted"}, r"settings of ring_encryption \(encrypted and unencrypted\)"),
         ({"exo": "0", "weights": "x"}, "different versions of exo"),
     ],
 )

@@ -21,9 +21,11 @@ _FROM, _UNTIL = datetime(2000, 1, 1), datetime(2999, 1, 1)  # noqa: DTZ001  X.50
 
 
 class Credentials:
-    """A runner's key and self-signed certificate (`certificate`, PEM)."""
+    """A runner's key and self-signed certificate (`certificate`, PEM); `encrypted` says whether
+    links are made with them at all."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, encrypted: bool = True) -> None:
+        self.encrypted = encrypted
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "exo runner")])
         certificate = (
@@ -45,12 +47,15 @@ class Credentials:
             serialization.NoEncryption(),
         ).decode()
 
-    def context(self, peer: str, *, server: bool) -> ssl.SSLContext:
-        """A TLS context for a link with the owner of the certificate `peer` (PEM).
+    def context(self, peer: str, *, server: bool) -> ssl.SSLContext | None:
+        """A TLS context for a link with the owner of the certificate `peer` (PEM); None if it is
+        not to be encrypted.
 
         Raises:
             RingError: that is no certificate.
         """
+        if not self.encrypted:
+            return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_REQUIRED

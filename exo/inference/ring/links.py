@@ -1,4 +1,8 @@
-"""One link of the ring: TLS on a TCP connection, frames in one direction, a hello at its start."""
+"""One link of the ring: TLS on a TCP connection, frames in one direction, a hello at its start.
+
+On a cable that nobody else can reach it may do without TLS. Then the hello is all that a neighbour
+proves: it names the formation of the ring, which only the nodes of the cluster know.
+"""
 
 import contextlib
 import hmac
@@ -12,18 +16,20 @@ from exo.inference.ring.credentials import Credentials, is_of
 from exo.inference.ring.events import RingSpec
 from exo.inference.ring.frames import HEADER, Frame, Kind, read_header
 
+# The first byte of a TLS connection, which is that of no frame.
+_TLS = 0x16
 # A stranger may send what it likes before it is known; a hello is short.
 _MAX_HELLO = 1024
 
 
 class Link:
-    """An encrypted connection with a neighbour. One thread reads or writes it, another may shut it.
+    """A connection with a neighbour. One thread reads or writes it, another may shut it.
 
     Raises, from `read` and `write`: OSError when it breaks (TimeoutError when nothing came or went
     for as long as the socket's timeout), RingError when what came is no frame.
     """
 
-    def __init__(self, connection: ssl.SSLSocket) -> None:
+    def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
 
     def read(self, limit: int | None = None) -> Frame:
@@ -69,7 +75,7 @@ def dial(credentials: Credentials, spec: RingSpec, rank: int, patience: float) -
     """
     context = credentials.context(spec.following.certificate, server=False)
     connection = _first(spec.following.hosts, spec.following.port, patience)
-    link = _encrypted(context, connection, spec.following.certificate, patience, server=False)
+    link = _link(context, connection, spec.following.certificate, patience, server=False)
     try:
         link.write(Frame(Kind.HELLO, msgpack.packb({"epoch": spec.epoch, "rank": rank})))
     except OSError:
@@ -89,7 +95,8 @@ def accept(
     if spec is None:
         raise RingError("no ring is to be formed yet")
     context = credentials.context(spec.previous.certificate, server=True)
-    link = _encrypted(context, connection, spec.previous.certificate, patience, server=True)
+    _check_agreed(connection, patience, encrypted=context is not None)
+    link = _link(context, connection, spec.previous.certificate, patience, server=True)
     expected = msgpack.packb({"epoch": spec.epoch, "rank": spec.previous.rank})
     try:
         hello = link.read(limit=_MAX_HELLO)
@@ -112,8 +119,30 @@ def _first(hosts: list[str], port: int, patience: float) -> socket.socket:
     raise failure
 
 
-def _encrypted(
-    context: ssl.SSLContext,
+def _check_agreed(connection: socket.socket, patience: float, *, encrypted: bool) -> None:
+    """See that the other end encrypts if this one does.
+
+    Raises:
+        OSError: it says nothing.
+        RingError: it does not.
+    """
+    connection.settimeout(patience)
+    try:
+        first = connection.recv(1, socket.MSG_PEEK)
+    except OSError:
+        connection.close()
+        raise
+    if first and (first[0] == _TLS) != encrypted:
+        connection.close()
+        does, this = ("does not", "does") if encrypted else ("does", "does not")
+        raise RingError(
+            f"the rank before {does} encrypt its links, and this one {this}",
+            hint="Give all nodes of an instance the same ring_encryption.",
+        )
+
+
+def _link(
+    context: ssl.SSLContext | None,
     connection: socket.socket,
     certificate: str,
     patience: float,
@@ -122,6 +151,8 @@ def _encrypted(
 ) -> Link:
     connection.settimeout(patience)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if context is None:
+        return Link(connection)
     try:
         wrapped = context.wrap_socket(connection, server_side=server)
     except OSError:

@@ -1,4 +1,5 @@
-"""The ring over TCP: one encrypted link from each rank to the next, watched by heartbeats.
+"""The ring over TCP: one link from each rank to the next, watched by heartbeats; encrypted, unless
+that was given up.
 
 Data goes one way, so each link has one reader and one writer. Who hears nothing from the rank
 before for `SILENCE` seconds, or whose link breaks, closes both its links; so does the next one in
@@ -39,9 +40,9 @@ log = logging.getLogger(__name__)
 class TcpRing:
     """One rank's two links. It listens on `port` of `host`; `credentials` prove who it is."""
 
-    def __init__(self, rank: int, host: str, post: Post) -> None:
+    def __init__(self, rank: int, host: str, post: Post, *, encrypted: bool = True) -> None:
         self.rank = rank
-        self.credentials = Credentials()
+        self.credentials = Credentials(encrypted=encrypted)
         self._post = post
         both = host == "::" and socket.has_dualstack_ipv6()
         if host == "::" and not both:

@@ -12,6 +12,7 @@ from typing import NoReturn
 from exo.errors import RingError
 from exo.inference.engine import WARM_UP, RingEngine
 from exo.inference.messages import (
+    UNENCRYPTED,
     Cancel,
     Connect,
     Generate,
@@ -39,7 +40,9 @@ class RankedRunner:
         self._load = load
         self._service = service
         self._head = load.rank == 0
-        self._ring = TcpRing(load.rank, load.ring_host, link.inbox.put)
+        self._ring = TcpRing(
+            load.rank, load.ring_host, link.inbox.put, encrypted=load.ring_encrypted
+        )
         self._memory: int | None = None
         self._life: int | None = None
         self._warming = False
@@ -51,11 +54,12 @@ class RankedRunner:
         Raises:
             ModelInvalid: the files are no model, or its layers cannot be cut there.
         """
+        links = "encrypted" if self._load.ring_encrypted else UNENCRYPTED
         self._link.send(
             Listening(
                 port=self._ring.port,
                 certificate=self._ring.credentials.certificate,
-                facts=self._engine.facts(self._load),
+                facts={**self._engine.facts(self._load), "links": links},
             )
         )
 

@@ -15,9 +15,9 @@ PATIENCE = 20.0
 class Rank:
     """One rank, and everything that it said."""
 
-    def __init__(self, rank: int) -> None:
+    def __init__(self, rank: int, *, encrypted: bool = True) -> None:
         self.events: queue.SimpleQueue[RingEvent] = queue.SimpleQueue()
-        self.ring = TcpRing(rank, "127.0.0.1", self.events.put)
+        self.ring = TcpRing(rank, "127.0.0.1", self.events.put, encrypted=encrypted)
         self.life = -1
 
     @property
@@ -64,9 +64,9 @@ def close(ranks: list[Rank]) -> None:
         rank.ring.close()
 
 
-def formed(size: int) -> list[Rank]:
+def formed(size: int, *, encrypted: bool = True) -> list[Rank]:
     """So many ranks, connected."""
-    ranks = [Rank(rank) for rank in range(size)]
+    ranks = [Rank(rank, encrypted=encrypted) for rank in range(size)]
     for rank, spec in zip(ranks, specs(ranks), strict=True):
         rank.ring.connect(spec)
     for rank in ranks:

@@ -12,8 +12,9 @@ import pytest
 
 from exo.errors import RingError
 from exo.inference.ring.credentials import Credentials
+from exo.inference.ring.events import RingSpec
 from exo.inference.ring.frames import HEADER, Frame, Kind
-from exo.inference.ring.links import Link
+from exo.inference.ring.links import Link, accept, dial
 from tests.inference.ring.rings import Rank, close, formed, hurried, specs
 
 
@@ -23,8 +24,8 @@ class Maker:
     def __init__(self) -> None:
         self.made: list[Rank] = []
 
-    def __call__(self, size: int) -> list[Rank]:
-        ranks = formed(size)
+    def __call__(self, size: int, *, encrypted: bool = True) -> list[Rank]:
+        ranks = formed(size, encrypted=encrypted)
         self.made += ranks
         return ranks
 
@@ -47,8 +48,9 @@ def step(body: bytes, tensor: bytes = b"") -> Frame:
 
 
 @pytest.mark.parametrize("size", [2, 3, 5])
-def test_frames_go_round_in_order_whatever_their_size(make: Maker, size: int):
-    ranks = make(size)
+@pytest.mark.parametrize("encrypted", [True, False], ids=["encrypted", "not"])
+def test_frames_go_round_in_order_whatever_their_size(make: Maker, size: int, encrypted: bool):
+    ranks = make(size, encrypted=encrypted)
     sent = [(bytes([n]) * n, bytes([n]) * (70_000 * n)) for n in range(5)]
     for body, tensor in sent:
         ranks[0].ring.send(step(body, tensor), ranks[0].life)
@@ -150,6 +152,42 @@ def test_strangers_are_turned_away_and_the_ring_does_not_notice(make: Maker, gar
         assert all(closed(connection) for connection in connections)
         ranks[0].ring.send(step(b"x"), ranks[0].life)
         assert ranks[1].frame().frame.body == b"x"
+
+
+@pytest.mark.parametrize("encrypted", [True, False], ids=["one that does", "one that does not"])
+def test_ends_that_disagree_about_encryption_say_so(encrypted: bool):
+    """Nodes do not join such runners; so this is about what gets past that."""
+    mine, other = Rank(0, encrypted=encrypted), Rank(1, encrypted=not encrypted)
+    spec, others = specs([mine, other])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        there = others.following.model_copy(update={"port": port})
+        calling = threading.Thread(
+            target=lambda: call(
+                other.ring.credentials, others.model_copy(update={"following": there})
+            )
+        )
+        calling.start()
+        connection, _ = listener.accept()
+        with pytest.raises(RingError, match="encrypt") as error:
+            accept(mine.ring.credentials, spec, connection, 5)
+        assert "ring_encryption" in (error.value.hint or "")
+        calling.join()
+    close([mine, other])
+
+
+def call(credentials: Credentials, spec: RingSpec) -> None:
+    with contextlib.suppress(OSError):
+        dial(credentials, spec, 1, 5).close()
+
+
+def test_without_encryption_a_stranger_must_know_the_formation_of_the_ring(make: Maker):
+    ranks = make(2, encrypted=False)
+    with stranger(ranks[1]) as connection:
+        Link(connection).write(Frame(Kind.HELLO, msgpack.packb({"epoch": "guessed", "rank": 0})))
+        assert closed(connection)
+    ranks[0].ring.send(step(b"x"), ranks[0].life)
+    assert ranks[1].frame().frame.body == b"x"
 
 
 def test_a_certificate_of_its_own_does_not_help_a_stranger(make: Maker):
