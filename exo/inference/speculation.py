@@ -14,8 +14,9 @@ from exo.inference.engine import SequenceSpec
 from exo.inference.pace import MicroBatches
 
 LONGEST = 15
-# A draft must promise this much more tokens per second.
-_WORTH = 1.05
+# A draft must promise this much more tokens per second; of those that do nearly as well as the
+# best, the shortest is taken, since what a step takes is known roughly only.
+_WORTH, _NEARLY = 1.1, 0.97
 # What is taken for the share of right guesses before anything is known, and its weight in guesses.
 _FIRST, _WEIGHT = 0.7, 6.0
 # How much of the past is left after a guess: of one sequence, of all.
@@ -53,14 +54,12 @@ class Speculation:
             return 0
         records = [self._record(name) for name in sequences]
         shares = [self._share(record) for record in records]
-        without = self._rate(shares, 0, groups)
-        best, most = 0, without * _WORTH
-        for count in range(1, LONGEST + 1):
-            rate = self._rate(shares, count, groups)
-            if rate > most:
-                best, most = count, rate
-        if best or not any(record.since >= record.pause for record in records):
-            return best
+        rates = [self._rate(shares, count, groups) for count in range(LONGEST + 1)]
+        without, most = rates[0], max(rates)
+        if most > without * _WORTH:
+            return next(n for n, rate in enumerate(rates) if rate >= most * _NEARLY)
+        if not any(record.since >= record.pause for record in records):
+            return 0
         return _TRY if self._rate([1.0] * len(shares), _TRY, groups) > without * _WORTH else 0
 
     def drafts(
