@@ -304,8 +304,12 @@ class Node:
         return None
 
     def _stamp(self) -> None:
-        rings = {key: stats.model_dump() for key, stats in self.worker.ring_stats.items()}
-        drafts = {key: stats.model_dump() for key, stats in self.worker.draft_stats.items()}
-        memory = self._local.memory().model_dump()
+        rings = {
+            key: stats.model_dump(mode="json") for key, stats in self.worker.ring_stats.items()
+        }
+        drafts = {
+            key: stats.model_dump(mode="json") for key, stats in self.worker.draft_stats.items()
+        }
+        memory = self._local.memory().model_dump(mode="json")
         self.network.stamp({"memory": memory, "rings": rings, "drafts": drafts})
         self._timer = asyncio.get_running_loop().call_later(_STAMP_EVERY, self._stamp)

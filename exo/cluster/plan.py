@@ -14,6 +14,9 @@ from exo.cluster.state import ClusterState, Instance, Shard, runner_key
 _PAUSES = (0.0, 1.0, 2.0, 5.0, 15.0, 60.0)
 # A runner that was ready for this long has not failed in a row.
 STEADY_SECONDS = 60.0
+# After so many failures in a row an instance says that it has failed. It is tried again all the
+# same: memory may be freed, a device may come back.
+_HOPELESS = 3
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,11 @@ def plan(state: ClusterState, node_id: str, slots: Mapping[str, Slot], now: floa
             actions.append(StartRunner(instance, shard) if due <= now else WakeAt(due))
     actions += [StopRunner(key) for key in slots if key not in wanted]
     return actions
+
+
+def is_hopeless(failures: int) -> bool:
+    """Whether a runner with so many failures in a row is not to be waited for."""
+    return failures >= _HOPELESS
 
 
 def restart_pause(failures: int) -> float:

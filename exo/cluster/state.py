@@ -219,11 +219,11 @@ class ClusterState(Model):
         """Why an instance failed, or why it is not ready again yet."""
         if lost := self.lost_nodes(instance):
             return f"{' and '.join(lost)} cannot be reached; it comes back with its node."
-        for shard in instance.placement.shards:
-            runner = self.runner(instance.instance_id, shard.rank)
-            if runner is not None and runner.error:
-                return runner.error
-        return None
+        runners = [self.runner(instance.instance_id, s.rank) for s in instance.placement.shards]
+        troubled = [runner for runner in runners if runner is not None and runner.error]
+        # The others only say that they cannot reach the one that failed.
+        troubled.sort(key=lambda runner: runner.status is not RunnerStatus.FAILED)
+        return troubled[0].error if troubled else None
 
 
 def runner_key(instance_id: str, rank: int) -> str:

@@ -10,7 +10,15 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from exo.cluster.plan import STEADY_SECONDS, Slot, StartRunner, StopRunner, WakeAt, plan
+from exo.cluster.plan import (
+    STEADY_SECONDS,
+    Slot,
+    StartRunner,
+    StopRunner,
+    WakeAt,
+    is_hopeless,
+    plan,
+)
 from exo.cluster.requests import OpenRequests, Output
 from exo.cluster.rings import Hosts, ring_of
 from exo.cluster.state import (
@@ -363,7 +371,8 @@ class Worker:
             permanent = isinstance(error, ModelInvalid | ModelNotFound)
             failures = 1 if steady else local.slot.failures + 1
             local.slot = Slot(False, failures, now, permanent)
-            status = RunnerStatus.FAILED if permanent else RunnerStatus.STARTING
+            over = permanent or is_hopeless(failures)
+            status = RunnerStatus.FAILED if over else RunnerStatus.STARTING
             await self._tell(
                 local, status=status, pid=None, ring=None, error=str(error), restarts=failures
             )

@@ -72,6 +72,7 @@ class Member:
     identity: Identity
     number: int
     registry: Registry
+    engine: str = "tests.fakes.engine:FakeEngine"
     lives: int = 0
     running: bool = False
     node: Node = field(init=False)
@@ -128,7 +129,7 @@ class Member:
         )
         worker = WorkerOptions(
             node_id=self.peer_id,
-            engine="tests.fakes.engine:FakeEngine",
+            engine=self.engine,
             environment=ENVIRONMENT,
             spare_runners=0,
             prefix_cache_bytes=0,

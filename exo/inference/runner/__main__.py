@@ -18,7 +18,7 @@ from typing import NoReturn, cast
 from exo.errors import EngineError, ExoError
 from exo.inference.engine import Engine, RingEngine
 from exo.inference.messages import Failed, Hello, Load, WireError
-from exo.inference.runner.alone import load_whole, serve_forever
+from exo.inference.runner.alone import load_whole, serve_forever, wants_memory
 from exo.inference.runner.link import Link, log
 from exo.inference.runner.ranked import RankedRunner
 from exo.inference.runner.service import Service
@@ -76,14 +76,16 @@ def run_alone(link: Link, engine: Engine, load: Load) -> NoReturn:
 def run_ranked(link: Link, engine: RingEngine, load: Load) -> NoReturn:
     """Join the ring, load this rank's layers, then compute what comes round."""
     service = Service(engine, load, time.monotonic)
+    runner = RankedRunner(link, engine, load, service)
     try:
-        runner = RankedRunner(link, engine, load, service)
         runner.announce()
         start_reader(link, engine)
         runner.serve_forever()
     except ExoError as error:
+        runner.leave()
         give_up(link, error)
     except _FAILURES as error:
+        runner.leave()
         fail(link, service, error)
 
 
@@ -95,7 +97,8 @@ def fail(link: Link, service: Service, error: Exception) -> NoReturn:
     """A computation failed, so the state of the batch is unknown: the process is given up once its
     requests have been told."""
     log.exception("A step failed.")
-    failure = EngineError(f"The model could not be computed: {error}.")
+    reason = "there is no memory left" if wants_memory(error) else error
+    failure = EngineError(f"The model could not be computed: {reason}.")
     link.send(*service.fail_all(failure), Failed(error=WireError.of(failure)))
     wait_for_end()
 

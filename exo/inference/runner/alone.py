@@ -2,7 +2,7 @@
 
 from typing import NoReturn
 
-from exo.errors import ModelInvalid
+from exo.errors import EngineError, ModelInvalid
 from exo.inference.engine import Engine
 from exo.inference.messages import Cancel, Generate, Load, Progress, Ready
 from exo.inference.runner.link import Asked, Link, log
@@ -38,7 +38,8 @@ def load_layers(link: Link, engine: Engine, load: Load) -> int:
     """Load, telling the daemon how far it is; return the bytes that it takes.
 
     Raises:
-        ModelInvalid: the model cannot be loaded, whatever the reason.
+        EngineError: there is no memory for it.
+        ModelInvalid: the model cannot be loaded, for any other reason.
     """
 
     def progress(done: int, total: int) -> None:
@@ -49,11 +50,22 @@ def load_layers(link: Link, engine: Engine, load: Load) -> int:
         memory = engine.load(load, progress)
     except BROKEN as error:
         log.exception("Loading failed.")
+        if wants_memory(error):
+            raise EngineError(
+                f"There is no memory for layers {load.start_layer} to {load.end_layer - 1} of the "
+                "model.",
+                hint="Free some on this node; it is tried again by itself.",
+            ) from error
         raise ModelInvalid(f"The model at {load.path} cannot be loaded: {error}.") from error
     if stats := engine.draft_stats:
         link.send(stats)
     link.send(Progress(phase="warming", done=0, total=1))
     return memory
+
+
+def wants_memory(error: Exception) -> bool:
+    """Whether something failed for want of memory, as Python or MLX says it."""
+    return isinstance(error, MemoryError) or "malloc" in str(error)
 
 
 def serve_forever(link: Link, engine: Engine, service: Service) -> NoReturn:

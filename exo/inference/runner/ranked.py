@@ -63,6 +63,10 @@ class RankedRunner:
             )
         )
 
+    def leave(self) -> None:
+        """Leave the ring for good, so that the others do not wait for what will not come."""
+        self._ring.close()
+
     def serve_forever(self) -> NoReturn:
         """Sleep in the inbox until there is something to do."""
         link = self._link

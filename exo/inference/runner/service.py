@@ -7,7 +7,7 @@ the messages to send back. No thread and no socket; the clock is passed in.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from exo.errors import ContextLengthExceeded, ExoError
+from exo.errors import ContextLengthExceeded, ExoError, RequestError
 from exo.inference.answer import Answer
 from exo.inference.engine import Engine, Sampled, SequenceSpec
 from exo.inference.messages import (
@@ -112,6 +112,10 @@ class Service:
         return [RequestFailed(request_id=r, error=WireError.of(error)) for r in failed]
 
     def _submit(self, request: GenerateRequest, prompt: Sequence[int]) -> None:
+        if not prompt:
+            raise RequestError(
+                "The model's chat template makes nothing of these messages.", param="messages"
+            )
         room = self._load.context_length - len(prompt)
         wanted = request.max_tokens or max(room, 1)
         if wanted > room:
