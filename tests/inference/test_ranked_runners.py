@@ -1,7 +1,9 @@
 """One model over several real runner processes: the same answers as alone, and all kinds of end."""
 
 import asyncio
+import json
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from exo.inference.messages import (
+    Accepted,
     Cancel,
     Failed,
     Finished,
@@ -125,6 +128,80 @@ async def test_a_cancelled_answer_leaves_the_ring_to_the_others(ranks: Ranks):
     assert isinstance(await ranks.outcome(other), Finished)
     assert ranks.tokens(other) == expected
     assert not any(isinstance(m, RingLost) for each in ranks.ranks for m in each.said[20:])
+
+
+async def test_an_answer_can_be_given_up_before_the_ring_stands(folder: Path):
+    ranks = Ranks(folder, LAYERS, [1, 3])
+    ranks.ranks = [await ranks._start(rank, {}) for rank in range(3)]
+    try:
+        gone = ranks.ask("go on", **LONG)
+        ranks.ranks[0].process.send(Cancel(request_id=gone))
+        await ranks.connect()
+        assert len(await ranks.answer("b", max_tokens=4)) == 4
+        assert not ranks.deltas(gone)
+    finally:
+        await ranks.stop()
+
+
+async def test_an_answer_can_be_given_up_while_its_prompt_is_computed(ranks: Ranks):
+    expected = await ranks.answer("b", max_tokens=8)
+    for _ in range(3):
+        gone = ranks.ask("word " * 400, max_tokens=100)
+        while not any(
+            isinstance(said, Accepted) and said.request_id == gone for said in ranks.ranks[0].said
+        ):
+            await ranks.ranks[0].heard()
+        ranks.ranks[0].process.send(Cancel(request_id=gone))
+        assert await ranks.answer("b", max_tokens=8) == expected
+        assert not ranks.deltas(gone)
+    assert not any(isinstance(m, RingLost) for each in ranks.ranks for m in each.said[20:])
+
+
+async def test_messages_that_the_template_makes_nothing_of_are_refused(
+    folder: Path, tmp_path: Path
+):
+    silent = tmp_path / "silent"
+    shutil.copytree(folder, silent)
+    config = silent / "tokenizer_config.json"
+    settings = json.loads(config.read_text("utf-8"))
+    config.write_text(json.dumps({**settings, "chat_template": "{{ '' }}"}), "utf-8")
+    async for ranks in running(Ranks(silent, LAYERS, [2])):
+        end = await ranks.outcome(ranks.ask("anything"))
+        assert isinstance(end, RequestFailed)
+        assert (end.error.code, end.error.param) == ("invalid_request", "messages")
+        assert "makes nothing of these messages" in end.error.message
+
+
+async def test_a_rank_without_layers_is_refused(folder: Path):
+    ranks = Ranks(folder, LAYERS, [LAYERS])
+    rank = await ranks._start(1, {})
+    other = await ranks._start(0, {})
+    ranks.ranks = [other, rank]
+    waiting = asyncio.create_task(ranks.connect())
+    try:
+        failed = await rank.wait_for(Failed)
+        assert "A model of 5 layers has no layers 5-5" in failed.error.message
+    finally:
+        waiting.cancel()
+        await ranks.stop()
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+async def test_a_rank_that_cannot_go_on_ends_the_answers_before_it_is_killed(
+    folder: Path, rank: int
+):
+    ranks = Ranks(folder, LAYERS, [1, 3])
+    try:
+        for at in range(3):
+            ranks._engine = "tests.inference.tight:NoRoomToCompute" if at == rank else "mlx"
+            ranks.ranks.append(await ranks._start(at, {}))
+        await ranks.connect()
+        end = await ranks.outcome(ranks.ask("go on", **LONG))
+        assert isinstance(end, RequestFailed)
+        assert end.error.code == "ring_broken"
+        assert "no memory left" in (await ranks.ranks[rank].wait_for(Failed)).error.message
+    finally:
+        await ranks.stop()
 
 
 async def test_ranks_of_other_files_say_so_before_they_load(folder: Path, tmp_path: Path):

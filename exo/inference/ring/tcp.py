@@ -118,7 +118,8 @@ class TcpRing:
                     attempt = 0
                 else:
                     self._pause(_PAUSES[min(attempt, len(_PAUSES) - 1)], life)
-                    attempt += 1
+                    # Another formation of the ring is tried at once, and often.
+                    attempt = attempt + 1 if self._life == life else 0
                 continue
             self._pause(HEARTBEAT, life)
             self._beat(life)

@@ -19,6 +19,7 @@ from exo.inference.messages import (
     HEADER,
     FromRunner,
     Heartbeat,
+    Ready,
     ToRunner,
     decode,
     encode,
@@ -27,9 +28,11 @@ from exo.inference.messages import (
 )
 
 # The runner's writer thread sends a heartbeat twice a second, also while MLX computes. One that is
-# quiet answers nobody, but may have been put to sleep with its device; a silent one is killed.
+# quiet answers nobody, but may have been put to sleep with its device; a silent one is killed. One
+# that starts or loads may be held up for longer.
 QUIET_SECONDS = 2.5
-SILENCE_SECONDS = 15.0
+SILENCE_SECONDS = 8.0
+STARTING_SILENCE_SECONDS = 15.0
 # The longest that one layer's load or one step may take before the runner counts as hung.
 STALL_SECONDS = 300.0
 
@@ -68,6 +71,7 @@ class RunnerProcess:
         self._killed_because: str | None = None
         self._steps = -1
         self._steps_at = 0.0
+        self._was_ready = False
 
     @classmethod
     async def start(cls, engine: str, environment: Mapping[str, str]) -> "RunnerProcess":
@@ -122,11 +126,11 @@ class RunnerProcess:
                 done, _ = await asyncio.wait([reading], timeout=QUIET_SECONDS)
                 if not done:
                     yield Quiet()
-                message = await asyncio.wait_for(reading, SILENCE_SECONDS - QUIET_SECONDS)
+                message = await asyncio.wait_for(reading, self._patience - QUIET_SECONDS)
             except (asyncio.IncompleteReadError, ConnectionError):
                 return
             except TimeoutError:
-                self.kill(f"it said nothing for {SILENCE_SECONDS:.0f} s")
+                self.kill(f"it said nothing for {self._patience:.0f} s")
                 return
             except EngineError as error:
                 self.kill(str(error))
@@ -136,7 +140,13 @@ class RunnerProcess:
             if isinstance(message, Heartbeat) and self._stalled(message):
                 self.kill(f"one step took more than {STALL_SECONDS:.0f} s")
                 return
+            if isinstance(message, Ready):
+                self._was_ready = True
             yield message
+
+    @property
+    def _patience(self) -> float:
+        return SILENCE_SECONDS if self._was_ready else STARTING_SILENCE_SECONDS
 
     async def _read(self) -> FromRunner:
         header = await self._reader.readexactly(HEADER.size)
