@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from exo.errors import EngineError
+from exo.inference.engine import Sampled
 from exo.inference.messages import (
     Accepted,
     Cancel,
+    DraftStats,
     Finished,
     Generate,
     Load,
@@ -181,3 +183,35 @@ def test_logprobs_are_given_for_each_token_when_asked_for(bench: Bench):
     assert first.logprobs[0].token == "a "
     assert len(first.logprobs[0].top) == 2
     assert last.logprobs == []
+
+
+class DraftingEngine(FakeEngine):
+    """Says of every step that it guessed a token more."""
+
+    def step(self) -> list[Sampled]:
+        self.guessed = getattr(self, "guessed", 0) + 1
+        return super().step()
+
+    @property
+    def draft_stats(self) -> DraftStats:
+        return DraftStats(guessed=getattr(self, "guessed", 0), accepted=1)
+
+
+def test_what_became_of_drafts_is_told_every_second_and_at_the_end():
+    bench = Bench()
+    bench.engine = DraftingEngine()
+    bench.service = Service(bench.engine, LOAD, lambda: bench.now)
+    bench.ask("a b", max_tokens=10)
+    for _ in range(9):
+        bench.now += 0.3
+        bench.said += bench.service.step()
+    assert [stats.guessed for stats in bench.of(DraftStats)] == [1, 5, 9]
+    bench.now += 0.1
+    bench.said += bench.service.step()
+    assert [stats.guessed for stats in bench.of(DraftStats)] == [1, 5, 9, 10]
+
+
+def test_a_prompt_without_a_token_is_refused(bench: Bench):
+    bench.ask("")
+    assert bench.of(RequestFailed)[0].error.param == "messages"
+    assert not bench.service.busy
