@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from exo.inference.messages import DraftStats, Load, RingStats
 from exo.inference.ring.events import Ring
 from exo.inference.ring.frames import Frame
+from exo.inference.ring.gathering import Address
 from exo.inference.types import FinishReason, Sampling
 
 OnProgress = Callable[[int, int], None]
@@ -128,6 +129,15 @@ class RingEngine(Engine, Protocol):
 
         Raises:
             ModelInvalid: the files are no model, or its layers cannot be cut there.
+        """
+        ...
+
+    def join(self, load: Load, addresses: Sequence[Address]) -> None:
+        """Form a group of `mx.distributed` with the other ranks, before `load`: once in the life
+        of a process. `addresses` are those of all ranks. It may never return.
+
+        Raises:
+            RingError: it cannot be formed.
         """
         ...
 

@@ -35,7 +35,9 @@ class Load(Wire):
     and `kv_bytes_per_token` what one of them takes in the shard's layers; with `kv_bits` they are
     quantised. A shard of several listens on `ring_host`, and its links are encrypted if
     `ring_encrypted`; `plan` says which rank computes which layers. Rank 0 makes drafts as `draft`
-    says: by `ngram`, or with the model of that name in `draft_path`.
+    says: by `ngram`, or with the model of that name in `draft_path`. With a `group` (the name of a
+    backend of `mx.distributed`) activations go over that; with `tensor`, which needs one, all ranks
+    have the same layers and an equal part of each.
     """
 
     type: Literal["load"] = "load"
@@ -57,6 +59,8 @@ class Load(Wire):
     kv_bits: int | None = None
     draft: str | None = None
     draft_path: Path | None = None
+    group: Literal["", "ring", "nccl"] = ""
+    tensor: bool = False
 
 
 class Connect(Wire):

@@ -46,12 +46,14 @@ _Drawn = tuple[int, Chosen | None]
 @dataclass(frozen=True)
 class PlannerOptions:
     """`stages` of the pipeline; whether sequences can be computed as rows of one batch; the
-    largest chunk of a prompt; the tokens that end an answer."""
+    largest chunk of a prompt; the tokens that end an answer; whether a single stage can compute a
+    token that is not known yet (`ahead`)."""
 
     stages: int
     batchable: bool
     prefill_step: int
     end_tokens: frozenset[int]
+    ahead: bool = True
 
 
 @dataclass
@@ -101,7 +103,7 @@ class Planner:
         self._prefixes = prefixes
         single = options.stages == 1
         # Steps in flight at most. One stage is kept busy by the step after the one it computes.
-        self.depth = 2 if single else options.stages + 1
+        self.depth = (2 if options.ahead else 1) if single else options.stages + 1
         self._per_group = 2 if single else 1
         self.chunks = ChunkSize(options.prefill_step)
         self.batches = MicroBatches(options.stages)

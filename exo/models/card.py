@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from exo.models.shares import Shares
 from exo.models.weights import Part, Weights
 
 # Numbers that MLX can quantise together, the fewest bytes first.
@@ -36,7 +37,8 @@ class ModelCard(BaseModel):
     `storage_size` is the bytes of the weights as stored; `packed_size` is the part of them that is
     quantised (and stays as it is when the rest is cast). `weights` says in which part of the model
     they lie, where the files could be read; `cuts` before which layers the list may be cut, None
-    if before any. `sampling` are the model's own defaults for temperature, top_p and the like.
+    if before any. `shares` says what every node must get an equal part of when the layers are split
+    by tensors, None if they cannot be. `sampling` are the model's own defaults for temperature, top_p and the like.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -61,6 +63,7 @@ class ModelCard(BaseModel):
     packed_size: int = Field(default=0, ge=0)
     weights: Weights | None = None
     cuts: tuple[int, ...] | None = None
+    shares: Shares | None = None
     created: int = 0
     sampling: dict[str, float] = {}
 
@@ -145,6 +148,6 @@ class ModelCard(BaseModel):
             "storage_size": self.storage_size,
             "available": self.path is not None,
             "path": str(self.path) if self.path else None,
-            "supports_tensor": False,
+            "supports_tensor": self.shares is not None,
             "tasks": [task.value for task in self.tasks],
         }

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from exo.errors import ModelInvalid
 from exo.models.card import ModelCard, Quantization
 from exo.models.cuts import cuts
+from exo.models.shares import shares
 from exo.models.weights import Tensor, weights_of
 
 _MAX_HEADER = 100_000_000
@@ -62,6 +63,7 @@ def read_card(folder: Path, model_id: str | None = None) -> ModelCard:
                 tensors, text["num_hidden_layers"], tied=text.get("tie_word_embeddings") is True
             ),
             cuts=cuts(config),
+            shares=shares(config),
             sampling=_sampling(folder),
             created=int((folder / "config.json").stat().st_mtime),
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from exo.inference.messages import (
     Connect,
+    Failed,
     Finished,
     FromRunner,
     Generate,
@@ -179,6 +180,28 @@ class Ranks:
         }
         process.send(Load.model_validate({**settings, **self._load}))
         return Rank(process)
+
+
+class Group(Ranks):
+    """So many ranks with a group of `mx.distributed`, each with a part of every layer, or with
+    layers of its own if it is cut. As their daemons do, a rank that gives up is ended."""
+
+    def __init__(self, folder: Path, layers: int, size: int, cuts: Sequence[int] = ()) -> None:
+        load: dict[str, Any] = {"group": "ring"}
+        if not cuts:
+            load |= {"tensor": True, "start_layer": 0, "end_layer": layers, "plan": "all"}
+        super().__init__(folder, layers, cuts or [0] * (size - 1), **load)
+
+    async def given_up(self, rank: int) -> Failed:
+        """Wait until a rank says that it is of no use any more, and end it."""
+        failed: Failed = await self.ranks[rank].wait_for(Failed)
+        await self.ranks[rank].stop()
+        return failed
+
+    async def start_again(self) -> None:
+        """Other processes for all ranks."""
+        await self.stop()
+        await self.start()
 
 
 async def running(ranks: Ranks) -> AsyncIterator[Ranks]:

@@ -16,15 +16,20 @@ from exo.inference.kernels.use import use_kernels
 from exo.inference.messages import DraftStats, Load, RingStats
 from exo.inference.mlx import loading
 from exo.inference.mlx.adapter import TokenizerWrapper, open_tokenizer
+from exo.inference.mlx.carriers import OverGroup, OverRing
 from exo.inference.mlx.drafting import Drafting, open_drafting
 from exo.inference.mlx.executor import Executor
 from exo.inference.mlx.facts import facts
+from exo.inference.mlx.group import join
 from exo.inference.mlx.pipelines import Alone, Follower, Head, Pipeline
+from exo.inference.mlx.stage import Stage
+from exo.inference.mlx.together import Leader, Member, SharedModel
 from exo.inference.mlx.token_text import TokenText
 from exo.inference.planner import Planner, PlannerOptions
 from exo.inference.prefix_index import PrefixIndex
 from exo.inference.ring.events import Ring
 from exo.inference.ring.frames import Frame
+from exo.inference.ring.gathering import Address
 
 # A prefill chunk holds up everyone's next token; a CPU takes long over the same number of tokens.
 _PREFILL_STEP_CPU = 256
@@ -46,7 +51,9 @@ class MlxEngine:
         self._executor: Executor | None = None
         self._planner: Planner | None = None
         self._pipeline: Pipeline | None = None
-        self._remote: Head | Follower | None = None
+        self._remote: Head | Follower | Leader | Member | None = None
+        self._group: mx.distributed.Group | None = None
+        self._stage: Stage | None = None
         self._tokenizer: TokenizerWrapper | None = None
         self._token_text: TokenText | None = None
         self._drafting = Drafting()
@@ -54,13 +61,14 @@ class MlxEngine:
         self._waiting = True
 
     def load(self, load: Load, progress: OnProgress) -> int:
-        shard = loading.open_shard(load, self._kernels)
+        shard = loading.open_shard(load, self._kernels, self._group)
         if load.rank == 0:
             tokenizer = open_tokenizer(load.path, shard.config)
             self._tokenizer = tokenizer
             self._token_text = TokenText(tokenizer)
             options = PlannerOptions(
-                stages=load.size,
+                stages=1 if load.tensor else load.size,
+                ahead=not load.tensor,
                 batchable=shard.batchable,
                 prefill_step=_PREFILL_STEP_CPU if self._on_cpu else _PREFILL_STEP_GPU,
                 end_tokens=frozenset(tokenizer.eos_token_ids),
@@ -71,6 +79,7 @@ class MlxEngine:
             self._planner = Planner(options, prefixes, self._drafting.drafter)
         loading.read(shard.stage, load, progress)
         self._load = load
+        self._stage = shard.stage
         self._executor = Executor(shard.stage, batchable=shard.batchable)
         if load.size == 1:
             self._pipeline = Alone(self._executor)
@@ -156,13 +165,23 @@ class MlxEngine:
                 f"The model at {load.path} cannot be read: {error.strerror}."
             ) from error
 
+    def join(self, load: Load, addresses: Sequence[Address]) -> None:
+        self._group = join(load.group, load.rank, addresses)
+
     def start(self, ring: Ring, life: int) -> None:
         executor, load = _loaded(self._executor), _loaded(self._load)
+        last = load.rank == load.size - 1
+        if isinstance(self._stage, SharedModel):
+            if load.rank == 0:
+                self._pipeline = self._remote = Leader(executor, self._stage, ring, life)
+            else:
+                self._remote = Member(executor, self._stage, ring, life, last=last)
+            return
+        carrier = OverGroup(ring, life, self._group) if self._group else OverRing(ring, life)
         if load.rank == 0:
-            self._pipeline = self._remote = Head(executor, ring, life)
+            self._pipeline = self._remote = Head(executor, carrier)
         else:
-            last = load.rank == load.size - 1
-            self._remote = Follower(executor, ring, life, last=last)
+            self._remote = Follower(executor, carrier, last=last)
 
     def stop(self) -> None:
         _loaded(self._executor).reset()

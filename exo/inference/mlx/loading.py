@@ -26,6 +26,7 @@ from exo.inference.mlx.adapter import (
 from exo.inference.mlx.quantised import check_quantisable
 from exo.inference.mlx.split import SplitStage
 from exo.inference.mlx.stage import Stage, WholeModel
+from exo.inference.mlx.together import SharedModel, shard
 from exo.inference.mlx.trace import trace
 
 _HALF = (mx.float16, mx.bfloat16)
@@ -44,24 +45,33 @@ class Shard:
     obstacle: str | None
 
 
-def open_shard(load: Load, kernels: Library | None = None) -> Shard:
-    """The layers that `load` asks for, with their weights not read yet, and packed for `kernels`.
+def open_shard(
+    load: Load, kernels: Library | None = None, group: mx.distributed.Group | None = None
+) -> Shard:
+    """The layers that `load` asks for, or this rank's part of all of them in a `group`, with their
+    weights not read yet, and packed for `kernels`.
 
     With `cast_float32`, everything that is not packed becomes float32: MLX's CPU kernels
     accumulate in the dtype of the scales, and in bfloat16 that costs 5-10% of accuracy per matmul.
 
     Raises:
-        ModelInvalid: the architecture is unknown or cannot be cut there, or the weights do not fit.
+        ModelInvalid: the architecture is unknown or cannot be split so, or the weights do not fit.
     """
     whole = open_whole(
-        load.path, cast_float32=load.cast_float32, kernels=kernels, kv_bits=load.kv_bits
+        load.path,
+        cast_float32=load.cast_float32,
+        kernels=kernels,
+        kv_bits=load.kv_bits,
+        group=group if load.tensor else None,
     )
     if load.size == 1:
         return whole
     model = whole.stage.model
-    return replace(
-        whole, stage=SplitStage(model, trace(model), load.start_layer, load.end_layer, load.kv_bits)
-    )
+    if load.tensor:
+        stage = SharedModel(model, load.kv_bits, last=load.rank == 0)
+    else:
+        stage = SplitStage(model, trace(model), load.start_layer, load.end_layer, load.kv_bits)
+    return replace(whole, stage=stage)
 
 
 def open_whole(
@@ -70,9 +80,14 @@ def open_whole(
     cast_float32: bool,
     kernels: Library | None = None,
     kv_bits: int | None = None,
+    group: mx.distributed.Group | None = None,
 ) -> Shard:
-    """All layers of a model, with their weights not read yet; otherwise as `open_shard`."""
+    """All layers of a model, or this rank's part of them in a `group`, with their weights not read
+    yet; otherwise as `open_shard`."""
     model, config = _open(path)
+    if group is not None:
+        # Before the cast: what other ranks have need not be cast.
+        shard(model, group, config)
     if kv_bits is not None:
         check_quantisable(model, make_prompt_cache(model), kv_bits)
     if kernels is not None:
@@ -94,9 +109,18 @@ def read(stage: Stage, load: Load, progress: OnProgress) -> None:
     own = layers[load.start_layer : load.end_layer]
     for done, layer in enumerate(own):
         progress(done, len(own))
+        if load.tensor:
+            _read_singly(layer)
         mx.eval(layer.parameters())
     mx.eval(stage.model.parameters())
     progress(len(own), len(own))
+
+
+def _read_singly(layer: nn.Module) -> None:
+    """Read one array after the other: each is read whole, and a part of it stays."""
+    for _, array in cast("list[tuple[str, mx.array]]", tree_flatten(layer.parameters())):
+        mx.eval(array)
+        mx.clear_cache()
 
 
 def size_of(model: nn.Module) -> int:

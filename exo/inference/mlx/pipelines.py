@@ -1,8 +1,8 @@
 """Where a step goes: through this process's layers, and round the ring if others have more.
 
 `Alone` computes whole models, one step ahead of what is read; `Head` is rank 0 of a ring, and
-`Follower` any other rank. What travels: a STEP frame from rank to rank, a map of the packed step,
-the tensors' shapes and the seconds that each rank took; a RESULT frame from the last one to rank 0.
+`Follower` any other rank. A STEP frame goes from rank to rank, a RESULT frame from the last one to
+rank 0.
 """
 
 # pyright: reportUnknownMemberType=false
@@ -10,16 +10,13 @@ the tensors' shapes and the seconds that each rank took; a RESULT frame from the
 
 import time
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import mlx.core as mx
-import msgpack
 
 from exo.errors import RingError
+from exo.inference.mlx.carriers import Carrier, read_step_frame
 from exo.inference.mlx.executor import Computed, Executor
-from exo.inference.mlx.tensors import describe, from_buffer, to_buffers
-from exo.inference.ring.events import Ring
 from exo.inference.ring.frames import Frame, Kind
 from exo.inference.steps import Decode, Prefill, Result, Step, pack, unpack_result, unpack_step
 
@@ -80,8 +77,8 @@ class Alone:
         now = time.perf_counter()
         seconds = now - max(begun, self._ended)
         self._ended = now
-        _tidy(step)
-        self._results.append(_result(step, computed, [seconds]))
+        tidy(step)
+        self._results.append(result_of(step, computed, [seconds]))
 
 
 class Head:
@@ -89,19 +86,18 @@ class Head:
 
     remote = True
 
-    def __init__(self, executor: Executor, ring: Ring, life: int) -> None:
+    def __init__(self, executor: Executor, carrier: Carrier) -> None:
         self._executor = executor
-        self._ring = ring
-        self._life = life
+        self._carrier = carrier
         self._came: deque[Result] = deque()
 
     def submit(self, step: Step) -> None:
         begun = time.perf_counter()
         computed = self._executor.run(step, ())
         mx.eval(*computed.outputs())
-        _tidy(step)
+        tidy(step)
         seconds = [time.perf_counter() - begun]
-        self._ring.send(_step_frame(pack(step), computed.tensors, seconds), self._life)
+        self._carrier.send_step(pack(step), computed.tensors, seconds)
 
     def receive(self, frame: Frame) -> None:
         if frame.kind is not Kind.RESULT:
@@ -117,10 +113,9 @@ class Head:
 class Follower:
     """Any rank but 0: it computes what comes and sends it on; the last one samples."""
 
-    def __init__(self, executor: Executor, ring: Ring, life: int, *, last: bool) -> None:
+    def __init__(self, executor: Executor, carrier: Carrier, *, last: bool) -> None:
         self._executor = executor
-        self._ring = ring
-        self._life = life
+        self._carrier = carrier
         self._last = last
         self._next = 0
 
@@ -129,40 +124,23 @@ class Follower:
         RingError: the frame is no step, or not the next one.
         """
         begun = time.perf_counter()
-        packed, shapes, seconds = _read_step_frame(frame)
+        packed, shapes, seconds = read_step_frame(frame)
         step = unpack_step(packed)
         if step.number != self._next:
             raise RingError(f"Step {step.number} came where step {self._next} was due.")
         self._next += 1
-        tensors = frame.tensors[0] if frame.tensors else memoryview(b"")
-        computed = self._executor.run(step, from_buffer(shapes, tensors))
+        computed = self._executor.run(step, self._carrier.tensors_of(frame, shapes))
         mx.eval(*computed.outputs())
-        _tidy(step)
+        tidy(step)
         seconds = [*seconds, time.perf_counter() - begun]
         if self._last:
-            frame = Frame(Kind.RESULT, pack(_result(step, computed, seconds)))
+            self._carrier.send_result(pack(result_of(step, computed, seconds)))
         else:
-            frame = _step_frame(packed, computed.tensors, seconds)
-        self._ring.send(frame, self._life)
+            self._carrier.send_step(packed, computed.tensors, seconds)
 
 
-def _step_frame(packed: bytes, tensors: Sequence[mx.array], seconds: Sequence[float]) -> Frame:
-    body = {"step": packed, "shapes": describe(tensors), "seconds": list(seconds)}
-    return Frame(Kind.STEP, msgpack.packb(body), to_buffers(tensors))
-
-
-def _read_step_frame(frame: Frame) -> tuple[bytes, list[tuple[str, list[int]]], list[float]]:
-    if frame.kind is not Kind.STEP:
-        raise RingError(f"A frame of kind {frame.kind.name} came where a step was due.")
-    try:
-        body: dict[str, Any] = msgpack.unpackb(frame.body)
-        shapes = [(str(name), [int(size) for size in shape]) for name, shape in body["shapes"]]
-        return bytes(body["step"]), shapes, [float(value) for value in body["seconds"]]
-    except (ValueError, KeyError, TypeError, msgpack.UnpackException) as error:
-        raise RingError("A neighbour in the ring sent a step that cannot be read.") from error
-
-
-def _result(step: Step, computed: Computed, seconds: list[float]) -> Result:
+def result_of(step: Step, computed: Computed, seconds: list[float]) -> Result:
+    """What a step that is evaluated sampled, and the seconds that each rank took."""
     drawn = computed.drawn
     if drawn is None:
         return Result(number=step.number, seconds=tuple(seconds))
@@ -175,7 +153,7 @@ def _result(step: Step, computed: Computed, seconds: list[float]) -> Result:
     )
 
 
-def _tidy(step: Step) -> None:
+def tidy(step: Step) -> None:
     """Give memory back that a large chunk of a prompt needed and later steps will not. To get it
     again costs more than a small one takes."""
     large = isinstance(step.work, Prefill) and len(step.work.tokens) >= _LARGE

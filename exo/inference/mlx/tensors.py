@@ -30,6 +30,18 @@ def to_buffers(tensors: Sequence[mx.array]) -> list[memoryview]:
     return [memoryview(buffer) for buffer in flat]
 
 
+def dtype_of(name: str, shape: Sequence[int]) -> mx.Dtype:
+    """The dtype of a tensor that was described so.
+
+    Raises:
+        RingError: there can be no such tensor.
+    """
+    dtype = _DTYPES.get(name)
+    if dtype is None or any(size < 0 for size in shape):
+        raise RingError(f"A neighbour in the ring sent a tensor of {name} {list(shape)}.")
+    return dtype
+
+
 def from_buffer(shapes: Sequence[Shape], buffer: memoryview) -> list[mx.array]:
     """The tensors whose bytes follow each other in `buffer`.
 
@@ -39,9 +51,7 @@ def from_buffer(shapes: Sequence[Shape], buffer: memoryview) -> list[mx.array]:
     tensors: list[mx.array] = []
     at = 0
     for name, shape in shapes:
-        dtype = _DTYPES.get(name)
-        if dtype is None or any(size < 0 for size in shape):
-            raise RingError(f"A neighbour in the ring sent a tensor of {name} {shape}.")
+        dtype = dtype_of(name, shape)
         size = math.prod(shape) * dtype.size
         part = buffer[at : at + size]
         at += size

@@ -58,6 +58,15 @@ class Ring(Protocol):
     """The links to the two neighbours of a rank. Events come through the `Post` it was made with,
     from threads of its own."""
 
+    @property
+    def local_host(self) -> str:
+        """The address at which the rank before reaches this one.
+
+        Raises:
+            RingError: the ring is down.
+        """
+        ...
+
     def send(self, frame: Frame, life: int) -> None:
         """Write to the next rank. Called from one thread only.
 

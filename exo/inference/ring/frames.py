@@ -30,13 +30,16 @@ _SMALL = 64 * 1024
 
 
 class Kind(IntEnum):
-    """What a frame is. HELLO, FORM and PING belong to the transport, the others to the ranks."""
+    """What a frame is. HELLO, FORM and PING belong to the transport, the others to the ranks;
+    ADDRESSES and LOADED only go round where the ranks form a group of `mx.distributed`."""
 
     HELLO = 1
     FORM = 2
     PING = 3
     STEP = 4
     RESULT = 5
+    ADDRESSES = 6
+    LOADED = 7
 
 
 @dataclass(frozen=True)

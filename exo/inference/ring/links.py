@@ -45,6 +45,12 @@ class Link:
         for part in frame.parts():
             self._connection.sendall(part)
 
+    @property
+    def local_host(self) -> str:
+        """The address of this side; an IPv4 one that is written as IPv6 is told as IPv4."""
+        host: str = self._connection.getsockname()[0]
+        return host.removeprefix("::ffff:")
+
     def shut(self) -> None:
         """Break the connection: whoever reads or writes it is woken."""
         with contextlib.suppress(OSError):

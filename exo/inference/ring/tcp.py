@@ -77,6 +77,13 @@ class TcpRing:
                 self._falls = 0
                 self._end("The ring is formed anew.")
 
+    @property
+    def local_host(self) -> str:
+        with self._lock:
+            if not self._up or self._previous is None:
+                raise RingError("The ring is down.")
+            return self._previous.local_host
+
     def send(self, frame: Frame, life: int) -> None:
         with self._lock:
             link = self._next if self._up and self._life == life else None

@@ -19,6 +19,7 @@ from exo.errors import EngineError, ExoError
 from exo.inference.engine import Engine, RingEngine
 from exo.inference.messages import Failed, Hello, Load, WireError
 from exo.inference.runner.alone import load_whole, serve_forever, wants_memory
+from exo.inference.runner.grouped import GroupedRunner
 from exo.inference.runner.link import Link, log
 from exo.inference.runner.ranked import RankedRunner
 from exo.inference.runner.service import Service
@@ -76,7 +77,8 @@ def run_alone(link: Link, engine: Engine, load: Load) -> NoReturn:
 def run_ranked(link: Link, engine: RingEngine, load: Load) -> NoReturn:
     """Join the ring, load this rank's layers, then compute what comes round."""
     service = Service(engine, load, time.monotonic)
-    runner = RankedRunner(link, engine, load, service)
+    kind = GroupedRunner if load.group else RankedRunner
+    runner = kind(link, engine, load, service)
     try:
         runner.announce()
         start_reader(link, engine)

@@ -22,7 +22,8 @@ from exo.inference.messages import (
     Ready,
     RingLost,
 )
-from exo.inference.ring.events import RingDown, RingFrame, RingUp
+from exo.inference.ring.events import RingDown, RingEvent, RingFrame, RingUp
+from exo.inference.ring.frames import Frame
 from exo.inference.ring.tcp import TcpRing
 from exo.inference.runner.alone import load_layers
 from exo.inference.runner.link import Asked, Event, Link
@@ -41,7 +42,7 @@ class RankedRunner:
         self._service = service
         self._head = load.rank == 0
         self._ring = TcpRing(
-            load.rank, load.ring_host, link.inbox.put, encrypted=load.ring_encrypted
+            load.rank, load.ring_host, self._post, encrypted=load.ring_encrypted
         )
         self._memory: int | None = None
         self._life: int | None = None
@@ -116,8 +117,7 @@ class RankedRunner:
                 return True
             case RingFrame(life=life, frame=frame):
                 if life == self._life:
-                    with self._ring_trouble():
-                        self._engine.receive(frame)
+                    self._receive(life, frame)
                     return True
             case RingUp(life=life):
                 self._begin(life)
@@ -128,9 +128,24 @@ class RankedRunner:
                 pass
         return False
 
+    def _post(self, event: RingEvent) -> None:
+        """From a thread of the ring."""
+        self._link.inbox.put(event)
+
     def _begin(self, life: int) -> None:
+        self._load_layers()
+        self._start(life)
+
+    def _receive(self, life: int, frame: Frame) -> None:
+        del life  # The engine has been told.
+        with self._ring_trouble():
+            self._engine.receive(frame)
+
+    def _load_layers(self) -> None:
         if self._memory is None:
             self._memory = load_layers(self._link, self._engine, self._load)
+
+    def _start(self, life: int) -> None:
         self._life = life
         self._engine.start(self._ring, life)
         if self._head:

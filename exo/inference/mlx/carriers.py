@@ -1,0 +1,131 @@
+"""What carries a step and its tensors from rank to rank.
+
+A STEP frame is a map of the packed step, the tensors' shapes and the seconds that each rank took;
+their bytes follow it in the ring (`OverRing`), or go over `mx.distributed` (`OverGroup`).
+"""
+
+# pyright: reportUnknownMemberType=false
+# mlx's own stubs leave some parameters untyped.
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from math import prod
+from typing import Any, Protocol
+
+import mlx.core as mx
+import msgpack
+
+from exo.errors import RingError
+from exo.inference.mlx.group import is_loss
+from exo.inference.mlx.tensors import Shape, describe, dtype_of, from_buffer, to_buffers
+from exo.inference.ring.events import Ring
+from exo.inference.ring.frames import Frame, Kind
+
+
+class Carrier(Protocol):
+    """Raises RingError, from each method, when a neighbour is lost."""
+
+    def send_step(
+        self, packed: bytes, tensors: Sequence[mx.array], seconds: Sequence[float]
+    ) -> None:
+        """Send a step to the next rank, with evaluated tensors."""
+        ...
+
+    def tensors_of(self, frame: Frame, shapes: Sequence[Shape]) -> list[mx.array]:
+        """The tensors that belong to a step's frame."""
+        ...
+
+    def send_result(self, packed: bytes) -> None:
+        """Send a result to the next rank, which is rank 0."""
+        ...
+
+
+class OverRing:
+    """Everything in frames of the ring."""
+
+    def __init__(self, ring: Ring, life: int) -> None:
+        self._ring = ring
+        self._life = life
+
+    def send_step(
+        self, packed: bytes, tensors: Sequence[mx.array], seconds: Sequence[float]
+    ) -> None:
+        frame = Frame(Kind.STEP, _body(packed, tensors, seconds), to_buffers(tensors))
+        self._ring.send(frame, self._life)
+
+    def tensors_of(self, frame: Frame, shapes: Sequence[Shape]) -> list[mx.array]:
+        return from_buffer(shapes, frame.tensors[0] if frame.tensors else memoryview(b""))
+
+    def send_result(self, packed: bytes) -> None:
+        self._ring.send(Frame(Kind.RESULT, packed), self._life)
+
+
+class OverGroup(OverRing):
+    """Frames in the ring, and tensors over `mx.distributed`. A frame comes first, so that nobody
+    waits there for what may never come: that keeps a core busy, and knows no end."""
+
+    def __init__(self, ring: Ring, life: int, group: mx.distributed.Group) -> None:
+        super().__init__(ring, life)
+        self._group = group
+
+    def send_step(
+        self, packed: bytes, tensors: Sequence[mx.array], seconds: Sequence[float]
+    ) -> None:
+        self._ring.send(Frame(Kind.STEP, _body(packed, tensors, seconds)), self._life)
+        to = (self._group.rank() + 1) % self._group.size()
+        with losses():
+            for tensor in tensors:
+                if tensor.size:
+                    # One after the other: those that are evaluated together have no order.
+                    mx.eval(mx.distributed.send(mx.contiguous(tensor), to, group=self._group))
+
+    def tensors_of(self, frame: Frame, shapes: Sequence[Shape]) -> list[mx.array]:
+        with losses():
+            return [self._receive(*shape) for shape in shapes]
+
+    def _receive(self, name: str, shape: list[int]) -> mx.array:
+        dtype = dtype_of(name, shape)
+        if not prod(shape):
+            return mx.zeros(shape, dtype)
+        come_from = (self._group.rank() - 1) % self._group.size()
+        tensor = mx.distributed.recv(shape, dtype, come_from, group=self._group)
+        mx.eval(tensor)
+        return tensor
+
+
+def step_frame(packed: bytes) -> Frame:
+    """The frame of a step that has no tensors."""
+    return Frame(Kind.STEP, _body(packed, (), ()))
+
+
+def read_step_frame(frame: Frame) -> tuple[bytes, list[Shape], list[float]]:
+    """The packed step, its tensors' shapes, and the seconds that each rank before took.
+
+    Raises:
+        RingError: it is no such frame.
+    """
+    if frame.kind is not Kind.STEP:
+        raise RingError(f"A frame of kind {frame.kind.name} came where a step was due.")
+    try:
+        body: dict[str, Any] = msgpack.unpackb(frame.body)
+        shapes = [(str(name), [int(size) for size in shape]) for name, shape in body["shapes"]]
+        return bytes(body["step"]), shapes, [float(value) for value in body["seconds"]]
+    except (ValueError, KeyError, TypeError, msgpack.UnpackException) as error:
+        raise RingError("A neighbour in the ring sent a step that cannot be read.") from error
+
+
+@contextmanager
+def losses() -> Generator[None]:
+    """Make a `RingError` of what MLX raises when a rank of the group is lost."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_loss(error):
+            raise
+        raise RingError(f"A rank is lost: {error}") from error
+
+
+def _body(packed: bytes, tensors: Sequence[mx.array], seconds: Sequence[float]) -> bytes:
+    body = {"step": packed, "shapes": describe(tensors), "seconds": list(seconds)}
+    packed_body: bytes = msgpack.packb(body)
+    return packed_body
