@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from exo.inference.messages import Failed, Finished, Ready
+from exo.inference.messages import Failed, Finished, Listening, Ready
 from tests.inference.ranks import Group, Ranks, running
 from tests.models_maker import END_ID, make_model
 
@@ -25,7 +25,7 @@ SAMPLINGS = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("models") / "tiny", layers=LAYERS, scale=2)
+    return make_model(tmp_path_factory.mktemp("models") / "tiny", layers=LAYERS, scale=3)
 
 
 @pytest.fixture
@@ -34,10 +34,8 @@ async def group(folder: Path) -> AsyncIterator[Group]:
         yield started
 
 
-@pytest.mark.parametrize(
-    ("size", "cuts"), [(2, []), (4, []), (2, [1])], ids=["two", "four", "pipeline"]
-)
-async def test_answers_are_those_of_one_runner(folder: Path, size: int, cuts: list[int]):
+@pytest.mark.parametrize("cuts", [[], [1]], ids=["tensor", "pipeline"])
+async def test_answers_are_those_of_one_runner(folder: Path, cuts: list[int]):
     async def answers(over: Ranks) -> list[object]:
         alone = [await over.answer(t, sampling=s, max_tokens=16) for t in TEXTS for s in SAMPLINGS]
         asked = [over.ask(text, max_tokens=16, n=2, logprobs=3) for text in TEXTS]
@@ -47,8 +45,78 @@ async def test_answers_are_those_of_one_runner(folder: Path, size: int, cuts: li
 
     async for one in running(Ranks(folder, LAYERS, [])):
         expected = await answers(one)
-    async for several in running(Group(folder, LAYERS, size, cuts)):
+    async for several in running(Group(folder, LAYERS, 2, cuts)):
         assert await answers(several) == expected
+
+
+async def test_three_ranks_answer_as_one(folder: Path):
+    # Ranks that wait for each other keep a core busy, so more of them than cores are slow.
+    async for one in running(Ranks(folder, LAYERS, [])):
+        expected = await one.answer("a", max_tokens=6)
+    async for several in running(Group(folder, LAYERS, 3)):
+        assert await several.answer("a", max_tokens=6) == expected
+
+
+async def test_a_repeated_prompt_is_not_computed_again_on_any_rank(group: Group):
+    first = await group.answer(TEXTS[2], max_tokens=4)
+    request_id = group.ask(TEXTS[2], max_tokens=4)
+    end = await group.outcome(request_id)
+    assert isinstance(end, Finished)
+    assert end.stats.cached_tokens == end.stats.prompt_tokens - 1
+    assert group.tokens(request_id) == first
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "sleeps"])
+async def test_when_a_rank_is_lost_in_the_middle_of_an_answer_the_others_give_up(
+    group: Group, rank: int, sign: signal.Signals
+):
+    expected = await group.answer("a", max_tokens=4)
+    request_id = group.ask("go on", **LONG)
+    while len(group.tokens(request_id)) < 3:
+        await group.ranks[0].heard()
+    os.kill(group.ranks[rank].process.pid, sign)
+    async with asyncio.timeout(10):
+        failed = await group.given_up(1 - rank)
+    assert failed.error.code == "ring_broken"
+    # Nothing is left that could not be formed again.
+    await group.start_again()
+    assert await group.answer("a", max_tokens=4) == expected
+
+
+async def test_a_rank_that_is_told_of_another_ring_gives_up(group: Group):
+    await group.ranks[1].stop()
+    assert (await group.given_up(0)).error.code == "ring_broken"
+
+
+async def test_a_group_that_is_not_formed_yet_waits_for_a_rank_that_dies(folder: Path):
+    group = Group(folder, LAYERS, 2)
+    group.ranks = [await group._start(rank, {}) for rank in range(2)]
+    try:
+        gone = await group.ranks[1].wait_for(Listening)
+        os.kill(group.ranks[1].process.pid, signal.SIGKILL)
+        await group.restart(1)
+        assert gone.certificate != (await group.ranks[1].wait_for(Listening)).certificate
+        assert not any(isinstance(message, Failed) for message in group.ranks[0].said)
+        assert len(await group.answer("a", max_tokens=2)) == 2
+    finally:
+        await group.stop()
+
+
+async def test_a_model_that_cannot_be_split_so_is_refused_with_the_reason(tmp_path: Path):
+    narrow = make_model(tmp_path / "narrow", layers=LAYERS)
+    group = Group(narrow, LAYERS, 3)
+    group.ranks = [await group._start(rank, {}) for rank in range(3)]
+    waiting = asyncio.create_task(group.connect())
+    try:
+        for rank in range(3):
+            failed = await group.given_up(rank)
+            assert failed.error.code in {"model_invalid", "ring_broken"}
+            if failed.error.code == "model_invalid":
+                assert "4 attention heads are not divided by 3" in failed.error.message
+    finally:
+        waiting.cancel()
+        await group.stop()
 
 
 async def test_a_rank_has_a_share_of_the_weights(folder: Path, group: Group):
