@@ -66,6 +66,11 @@ class Settings(BaseModel):
     )
     discovery: bool = Field(True, description="Find other nodes, and be found, by mDNS.")
     eligible: bool = Field(True, description="Whether this node may become the master.")
+    mlx_links: bool = Field(
+        False,
+        description="Allow instances whose nodes are linked by `mx.distributed`, which neither "
+        "encrypts nor authenticates: for a network that you trust. Tensor sharding needs it.",
+    )
     models_dir: Path | None = Field(
         None, description="Folder with model folders, instead of the one in the data folder."
     )

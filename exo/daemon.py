@@ -170,6 +170,7 @@ class _Daemon:
                 memory_fraction=settings.memory_fraction,
                 boot=network.me.boot,
                 links=lambda: network.listening,
+                mlx_links=settings.mlx_links,
             ),
             WorkerOptions(
                 node_id=network.peer_id,
@@ -180,6 +181,7 @@ class _Daemon:
                 max_queue=settings.max_queue,
                 ring_host=settings.p2p_host or "::",
                 ring_encrypted=settings.ring_encryption,
+                mlx_links=settings.mlx_links,
             ),
             EventLog(paths.database),
             Registry(settings.models_dir or paths.models),

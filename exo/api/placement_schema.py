@@ -97,6 +97,8 @@ def wanted(asked: PlacementQuery | PlacementBody, draft: Draft | None = None) ->
 def given_placement(asked: PlacementBody, given: GivenPlacement, card: ModelCard) -> Placement:
     """The placement of a body; what it leaves open is as the body or the model says."""
     meta = InstanceMeta.LOCAL if len(given.shards) == 1 else InstanceMeta.TCP
+    if given.sharding is Sharding.TENSOR:
+        meta = InstanceMeta.MLX_RING
     return Placement(
         model_id=card.model_id,
         sharding=given.sharding,

@@ -51,6 +51,13 @@ RingEncryption = Annotated[
     ),
 ]
 Discovery = Annotated[bool | None, typer.Option(help="Find other nodes, and be found, by mDNS.")]
+MlxLinks = Annotated[
+    bool | None,
+    typer.Option(
+        help="Allow links of mx.distributed, which neither encrypts nor authenticates: for tensor "
+        "sharding in a network that you trust."
+    ),
+]
 ModelsDir = Annotated[
     Path | None,
     typer.Option(help="Folder with model folders, instead of the one in the data folder."),
@@ -79,6 +86,7 @@ def start(  # noqa: PLR0913, PLR0917  one for each flag
     p2p_port: P2pPort = None,
     discovery: Discovery = None,
     ring_encryption: RingEncryption = None,
+    mlx_links: MlxLinks = None,
     models_dir: ModelsDir = None,
     insecure: Insecure = None,
     auto_place: AutoPlace = None,
@@ -101,6 +109,7 @@ def start(  # noqa: PLR0913, PLR0917  one for each flag
         "p2p_port": p2p_port,
         "discovery": discovery,
         "ring_encryption": ring_encryption,
+        "mlx_links": mlx_links,
         "models_dir": models_dir.expanduser().absolute() if models_dir else None,
         "insecure": insecure,
         "auto_place": auto_place,

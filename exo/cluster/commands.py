@@ -12,7 +12,15 @@ from pydantic import Field, TypeAdapter
 from exo.cluster.events import Event, InstanceCreated, InstanceDeleted, NodeDraining
 from exo.cluster.names import called
 from exo.cluster.placement import LayerRange, NodeResources, Wanted, place
-from exo.cluster.state import ClusterState, Instance, Model, NodeInfo, Outcome, Placement
+from exo.cluster.state import (
+    ClusterState,
+    Instance,
+    Model,
+    NodeInfo,
+    Outcome,
+    Placement,
+    Sharding,
+)
 from exo.errors import InstanceNotFound, NodeNotFound, PlacementImpossible, RequestError
 from exo.models.card import ModelCard
 
@@ -141,8 +149,11 @@ def _confirmed(command: CreateInstance, asked: Placement, nodes: Sequence[NodeRe
     if asked.model_id != card.model_id:
         raise _wrong(f"The placement is for {asked.model_id}, not for {card.model_id}.")
     shards = sorted(asked.shards, key=lambda shard: shard.rank)
+    tensor = asked.sharding is Sharding.TENSOR
     layers = [layer for s in shards for layer in range(s.start_layer, s.end_layer)]
-    if layers != list(range(card.n_layers)):
+    if tensor and any(s.end_layer - s.start_layer != card.n_layers for s in shards):
+        raise _wrong("Split by tensors, every shard must have all layers.")
+    if not tensor and layers != list(range(card.n_layers)):
         raise _wrong(f"The shards must cover layers 0 to {card.n_layers - 1} once each, in order.")
     for shard in shards:
         if shard.node_id not in by_id:
@@ -150,6 +161,10 @@ def _confirmed(command: CreateInstance, asked: Placement, nodes: Sequence[NodeRe
         if not by_id[shard.node_id].has_weights:
             name = by_id[shard.node_id].name
             raise _wrong(f"The weights of {card.model_id} are not on {name}.")
+    ranges = tuple(
+        LayerRange(node=s.node_id, start_layer=s.start_layer, end_layer=s.end_layer) for s in shards
+    )
+    ids = tuple(shard.node_id for shard in shards) if tensor else ()
     return Wanted(
         sharding=asked.sharding,
         instance_meta=asked.instance_meta,
@@ -157,10 +172,10 @@ def _confirmed(command: CreateInstance, asked: Placement, nodes: Sequence[NodeRe
         concurrency=asked.concurrency,
         kv_bits=command.wanted.kv_bits,
         draft=command.wanted.draft,
-        layers=tuple(
-            LayerRange(node=s.node_id, start_layer=s.start_layer, end_layer=s.end_layer)
-            for s in shards
-        ),
+        nodes=ids,
+        min_nodes=len(ids) or 1,
+        max_nodes=len(ids) or None,
+        layers=() if tensor else ranges,
     )
 
 

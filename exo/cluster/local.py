@@ -20,7 +20,8 @@ from exo.models.registry import Registry
 @dataclass(frozen=True)
 class NodeOptions:
     """Who this node is and how much it may use. `address` is where its API listens, `boot` is
-    unlike in any other run, `links` are asked for when they are told to others."""
+    unlike in any other run, `links` are asked for when they are told to others. `mlx_links` is the
+    setting."""
 
     node_id: str
     name: str
@@ -28,6 +29,7 @@ class NodeOptions:
     memory_fraction: float
     boot: str = ""
     links: Callable[[], tuple[str, ...]] = tuple
+    mlx_links: bool = False
 
 
 class LocalNode:
@@ -86,8 +88,12 @@ class LocalNode:
         )
         # What is loaded is missing from `available` and planned as well: it counts once.
         available = self.memory().available + loaded
-        budget = int(available * self.options.memory_fraction)
-        return NodeSample(budget=budget, card=card, has_draft=has_draft)
+        return NodeSample(
+            budget=int(available * self.options.memory_fraction),
+            card=card,
+            has_draft=has_draft,
+            mlx_links=self.options.mlx_links,
+        )
 
     async def locate(self, card: ModelCard) -> Path:
         """The folder with the weights on this node.

@@ -33,12 +33,14 @@ class NodeSample(Model):
 
     `budget` are the bytes that exo may use there, those of its instances included; `card` is the
     model as that node has it, with its path if the weights are there, None if it knows of none;
-    `has_draft` says whether the weights of the draft model are there, if there is to be one.
+    `has_draft` says whether the weights of the draft model are there, if there is to be one, and
+    `mlx_links` whether its owner allows links of `mx.distributed`.
     """
 
     budget: int
     card: ModelCard | None
     has_draft: bool = True
+    mlx_links: bool = False
 
 
 def free_resources(
@@ -67,6 +69,7 @@ def free_resources(
                 has_weights,
                 len(shards),
                 sample.has_draft,
+                mlx_links=sample.mlx_links,
             )
         )
     return tuple(found)

@@ -7,6 +7,7 @@ own runner its neighbours; when one is started anew, the ring has another epoch.
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 
+from exo.cluster import groups
 from exo.cluster.state import ClusterState, Instance, RingEnd
 from exo.errors import RingError
 from exo.inference.ring.events import Neighbour, RingSpec
@@ -44,9 +45,9 @@ def ring_of(state: ClusterState, instance: Instance, rank: int, hosts: Hosts) ->
 
     def neighbour(at: int) -> Neighbour:
         end, node_id = ends[at], instance.placement.shards[at].node_id
-        return Neighbour(
-            rank=at, hosts=list(hosts(node_id)), port=end.port, certificate=end.certificate
-        )
+        node = state.nodes.get(node_id)
+        known = groups.usable(instance, hosts(node_id), node.name if node else node_id)
+        return Neighbour(rank=at, hosts=known, port=end.port, certificate=end.certificate)
 
     size = len(ends)
     return RingSpec(

@@ -49,17 +49,41 @@ class LinkInfo(Model):
     bandwidth: float | None = None
 
 
-class Sharding(StrEnum):
+class _Named(StrEnum):
+    """Read in any case, and without the underscores: clients of others write `MlxRing`."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> "_Named | None":
+        plain = str(value).lower().replace("_", "")
+        return next((each for each in cls if each.value.replace("_", "") == plain), None)
+
+
+class Sharding(_Named):
+    """Each node some of the layers, or a part of every layer."""
+
     PIPELINE = "pipeline"
     TENSOR = "tensor"
 
 
-class InstanceMeta(StrEnum):
-    """What carries the activations between the shards."""
+class InstanceMeta(_Named):
+    """What carries the activations between the shards: exo's own encrypted links, or a backend of
+    `mx.distributed`."""
 
     LOCAL = "local"
     TCP = "tcp"
-    MLX = "mlx"
+    MLX_RING = "mlx_ring"
+    MLX_NCCL = "mlx_nccl"
+
+    @property
+    def group(self) -> Literal["", "ring", "nccl"]:
+        """The backend, as `mx.distributed` calls it."""
+        match self:
+            case InstanceMeta.MLX_RING:
+                return "ring"
+            case InstanceMeta.MLX_NCCL:
+                return "nccl"
+            case _:
+                return ""
 
 
 class Shard(Model):

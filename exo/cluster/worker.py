@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from exo.cluster import groups
 from exo.cluster.plan import (
     STEADY_SECONDS,
     Slot,
@@ -33,6 +34,7 @@ from exo.cluster.state import (
 from exo.errors import (
     EngineError,
     ExoError,
+    Forbidden,
     ModelInvalid,
     ModelNotFound,
     RingError,
@@ -63,7 +65,8 @@ Locate = Callable[[ModelCard], Awaitable[Path]]
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """What runners are started with; `environment` is added to the daemon's own."""
+    """What runners are started with; `environment` is added to the daemon's own. `mlx_links` says
+    whether they may be linked by `mx.distributed`."""
 
     node_id: str
     engine: str
@@ -73,6 +76,7 @@ class WorkerOptions:
     max_queue: int
     ring_host: str = "127.0.0.1"
     ring_encrypted: bool = True
+    mlx_links: bool = False
 
 
 @dataclass
@@ -256,11 +260,12 @@ class Worker:
             restarts=local.slot.failures,
         )
         try:
+            groups.check_allowed(instance, mlx_links=self._options.mlx_links)
             path = await self._locate(instance.card)
             draft = instance.draft.card if instance.draft and shard.rank == 0 else None
             draft_path = await self._locate(draft) if draft else None
             process = await self._take_process()
-        except (EngineError, ModelInvalid, ModelNotFound) as error:
+        except (EngineError, Forbidden, ModelInvalid, ModelNotFound) as error:
             await self._ended(key, local, error)
             return
         local.process = process
@@ -271,7 +276,10 @@ class Worker:
         load = self._load_message(instance, shard, path)
         process.send(load.model_copy(update={"draft_path": draft_path}))
         async for message in process.messages():
-            await self._heard(local, message)
+            if isinstance(message, Quiet) and groups.is_grouped(instance):
+                process.kill(f"it said nothing for {QUIET_SECONDS} s, and its group gave it up")
+            else:
+                await self._heard(local, message)
         died = await process.wait()
         await self._ended(key, local, local.failure or died)
 
@@ -294,7 +302,7 @@ class Worker:
         bits = placement.kv_bits
         whole = instance.card.kv_bytes_per_token(element, bits)
         per_token = whole * layers // instance.card.n_layers
-        return Load(
+        load = Load(
             path=path,
             start_layer=shard.start_layer,
             end_layer=shard.end_layer,
@@ -302,7 +310,7 @@ class Worker:
             max_concurrency=placement.concurrency,
             max_queue=self._options.max_queue,
             kv_tokens=placement.kv_tokens,
-            kv_bytes_per_token=max(1, per_token),
+            kv_bytes_per_token=max(1, per_token // groups.kept_part(instance)),
             prefix_cache_bytes=self._options.prefix_cache_bytes,
             cast_float32=shard.cast_float32,
             rank=shard.rank,
@@ -313,6 +321,7 @@ class Worker:
             kv_bits=int(bits) if bits else None,
             draft=instance.draft.name if instance.draft and shard.rank == 0 else None,
         )
+        return load.model_copy(update=groups.fields(instance))
 
     async def _heard(self, local: _Local, message: FromRunner | Quiet) -> None:
         """A runner that is quiet takes no requests; what it has left off, it goes on with."""
@@ -368,7 +377,7 @@ class Worker:
         requests, local.process = local.requests, None
         if self._locals.get(key) is local:
             log.warning("%s", error)
-            permanent = isinstance(error, ModelInvalid | ModelNotFound)
+            permanent = isinstance(error, Forbidden | ModelInvalid | ModelNotFound)
             failures = 1 if steady else local.slot.failures + 1
             local.slot = Slot(False, failures, now, permanent)
             over = permanent or is_hopeless(failures)

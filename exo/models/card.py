@@ -38,7 +38,8 @@ class ModelCard(BaseModel):
     quantised (and stays as it is when the rest is cast). `weights` says in which part of the model
     they lie, where the files could be read; `cuts` before which layers the list may be cut, None
     if before any. `shares` says what every node must get an equal part of when the layers are split
-    by tensors, None if they cannot be. `sampling` are the model's own defaults for temperature, top_p and the like.
+    by tensors, None if they cannot be. `sampling` are the model's own defaults for temperature,
+    top_p and the like.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())

@@ -1,4 +1,4 @@
-"""Into how many equal shares the layers of an architecture may be split, by its `config.json` alone.
+"""Into how many equal shares the layers of a model may be split, by its `config.json` alone.
 
 Split by tensors, every node has a part of each layer: some of its attention heads, and a slice of
 its feed-forward width. mlx-lm knows how for some architectures; what it would do wrong, or only
@@ -100,7 +100,7 @@ class Shares(BaseModel):
         divided by 3"; None if they can."""
         for what, number in self.parts.items():
             if number % nodes:
-                return f"{number} {what} are not divided by {nodes}"
+                return f"{number} {what} cannot be divided by {nodes}"
         return None
 
 

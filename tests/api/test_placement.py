@@ -184,7 +184,7 @@ async def test_previews_have_a_row_for_each_way(served: Served, placing: Placing
         assert len(row["instance"]["shards"]) == row["min_nodes"]
         assert row["memory_delta_by_node"] == row["instance"]["memory_by_node"]
         assert row["instance"]["decode_tps"] > 0
-    assert (tensor["sharding"], tensor["instance_meta"]) == ("tensor", "mlx")
+    assert (tensor["sharding"], tensor["instance_meta"]) == ("tensor", "mlx_ring")
     assert "tensors" in tensor["error"]
     found = await served.get("/instance/previews?model_id=m&context_length=64&concurrency=2")
     assert (found[1]["instance"]["context_length"], found[1]["instance"]["concurrency"]) == (64, 2)

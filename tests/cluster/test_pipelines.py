@@ -170,7 +170,7 @@ def by_hand(*ranges: tuple[str, int, int]) -> tuple[LayerRange, ...]:
         (
             Wanted(layers=by_hand(("a", 0, 8), ("b", 8, 16)), instance_meta=InstanceMeta.LOCAL),
             "instance_meta",
-            "local is asked for; layers on 2 nodes need tcp",
+            "local is asked for; the layers are on 2 nodes",
         ),
         (Wanted(nodes=("z",)), "nodes", "no node 'z'"),
         (Wanted(nodes=("bare",)), "nodes", "not on box-bare"),
@@ -180,9 +180,9 @@ def by_hand(*ranges: tuple[str, int, int]) -> tuple[LayerRange, ...]:
         (Wanted(min_nodes=3), "min_nodes", "16 layers, which can be cut into 2 at most"),
         (Wanted(min_nodes=2, max_nodes=1), "max_nodes", "At least 2 .* at most 1"),
         (Wanted(min_nodes=2, instance_meta=InstanceMeta.LOCAL), "instance_meta", "for one node"),
-        (Wanted(instance_meta=InstanceMeta.MLX), "instance_meta", "split by tensors"),
+        (Wanted(instance_meta=InstanceMeta.MLX_RING), "sharding", "not allowed on box-a"),
         (Wanted(instance_meta=InstanceMeta.TCP, max_nodes=1), "instance_meta", "1 is allowed"),
-        (Wanted(sharding=Sharding.TENSOR), "sharding", "between layers only"),
+        (Wanted(sharding=Sharding.TENSOR), "sharding", "does not do that for models of type llama"),
     ],
 )
 def test_what_cannot_be_is_named(wanted: Wanted, param: str | None, match: str):

@@ -113,7 +113,7 @@ async def test_a_model_that_cannot_be_split_so_is_refused_with_the_reason(tmp_pa
             failed = await group.given_up(rank)
             assert failed.error.code in {"model_invalid", "ring_broken"}
             if failed.error.code == "model_invalid":
-                assert "4 attention heads are not divided by 3" in failed.error.message
+                assert "4 attention heads cannot be divided by 3" in failed.error.message
     finally:
         waiting.cancel()
         await group.stop()

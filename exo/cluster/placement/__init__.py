@@ -10,6 +10,7 @@ large     a good order of many nodes, within a bound of work
 split     the best cuts for one order of nodes
 plan      a placement made of shares, whoever chose them
 pipeline  the best pipeline over each number of nodes
+tensor    the best split by tensors over each number of nodes
 options   everything above, for one that is placed and for those that are shown
 """
 

@@ -9,6 +9,8 @@ from exo.cluster.state import NGRAM, Draft, InstanceMeta, Sharding
 from exo.errors import ModelNotFound, PlacementImpossible
 from exo.models.card import ModelCard
 
+# Of many nodes, so many are named.
+_NAMED = 3
 _NODES_HINT = "`exo node list` shows them with their ids."
 
 
@@ -28,7 +30,7 @@ def candidates(
     _check_context(card, wanted)
     _check_kv_bits(card, wanted)
     _check_numbers(wanted, len(nodes))
-    least = max(wanted.min_nodes, 2 if wanted.instance_meta is InstanceMeta.TCP else 1)
+    least = max(wanted.min_nodes, 2 if wanted.linked else 1)
     if wanted.nodes:
         asked = [find(nodes, name, "nodes") for name in wanted.nodes]
         nodes = [node for node in nodes if node in asked]
@@ -42,8 +44,14 @@ def candidates(
         able = [node for node in able if node.has_draft]
         if len(able) < least:
             raise _no_draft(f"{least} nodes with the weights of {card.model_id}", wanted.draft)
+    if wanted.grouped:
+        able = _allowing_groups(able, least)
+    if wanted.instance_meta is InstanceMeta.MLX_NCCL:
+        able = [node for node in able if node.device and node.device.kind == "cuda"]
+        if len(able) < least:
+            raise _meta(f"mlx_nccl links CUDA devices, and {count(len(able))} of these have one.")
     pieces = len(card.boundaries) - 1
-    if least > pieces:
+    if least > pieces and wanted.sharding is Sharding.PIPELINE:
         raise PlacementImpossible(
             f"{least} nodes are asked for; {card.model_id} {_cuttable(card, pieces)}.",
             param="min_nodes",
@@ -75,6 +83,8 @@ def manual(card: ModelCard, wanted: Wanted, nodes: Sequence[NodeResources]) -> l
             raise _no_weights(card, share.node, "layers")
     if wanted.draft and not shares[0].node.has_draft:
         raise _no_draft(shares[0].node.name, wanted.draft)
+    if wanted.grouped:
+        _allowing_groups([share.node for share in shares], len(shares))
     for at in (r.start_layer for r in wanted.layers):
         if at not in card.boundaries:
             may = ", ".join(map(str, card.boundaries[1:-1]))
@@ -108,12 +118,41 @@ def weights_missing(card: ModelCard) -> ModelNotFound:
     )
 
 
-def no_tensors(card: ModelCard, nodes: int) -> PlacementImpossible:
-    """Why a model is not split inside of its layers."""
-    why = "that takes two nodes or more" if nodes < 2 else "this version splits between layers only"
-    return PlacementImpossible(
-        f"{card.model_id} cannot be split by tensors here: {why}.", param="sharding"
-    )
+def check_tensors(card: ModelCard, wanted: Wanted) -> None:
+    """See that a model can be split inside of its layers.
+
+    Raises:
+        PlacementImpossible: mlx-lm cannot do that, or layers are given to nodes by hand.
+    """
+    if card.shares is None:
+        raise PlacementImpossible(
+            f"{card.model_id} cannot be split by tensors: mlx-lm does not do that for models of "
+            f"type {card.architecture}.",
+            hint="docs/architectures.md has those for which it does.",
+            param="sharding",
+        )
+    if wanted.layers:
+        raise PlacementImpossible(
+            "Layers are given to nodes in a pipeline; split by tensors, each node has a part of "
+            "every layer.",
+            param="layers",
+        )
+
+
+def _allowing_groups(nodes: list[NodeResources], least: int) -> list[NodeResources]:
+    able = [node for node in nodes if node.mlx_links]
+    if len(able) < least:
+        names = [node.name for node in nodes if not node.mlx_links]
+        more = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
+        named = ", ".join(names[:_NAMED] + more)
+        raise PlacementImpossible(
+            f"Links of mx.distributed are needed between {least} nodes or more, and not allowed on "
+            f"{named}.",
+            hint="They are neither encrypted nor authenticated. Where you trust the network, start "
+            "the nodes with --mlx-links, or set mlx_links = true.",
+            param="sharding",
+        )
+    return able
 
 
 def _check_context(card: ModelCard, wanted: Wanted) -> None:
@@ -150,14 +189,18 @@ def _check_numbers(wanted: Wanted, nodes: int) -> None:
 
 def _check_meta(wanted: Wanted, nodes: int) -> None:
     meta = wanted.instance_meta
-    if meta is InstanceMeta.MLX and wanted.sharding is Sharding.PIPELINE:
-        raise _meta("mlx is for models that are split by tensors; a pipeline's links are tcp.")
+    if meta is not None and not meta.group and wanted.sharding is Sharding.TENSOR:
+        raise _meta(f"{meta} is not for models that are split by tensors, but mlx_ring is.")
     if meta is InstanceMeta.LOCAL and wanted.min_nodes > 1:
         raise _meta(f"local is for one node, and {wanted.min_nodes} are asked for.")
     most = nodes if wanted.max_nodes is None else min(nodes, wanted.max_nodes)
-    if meta is InstanceMeta.TCP and most < 2:
+    if wanted.linked and most < 2:
         why = "1 is allowed" if nodes > 1 else "the cluster has 1"
-        raise _meta(f"tcp links two nodes or more, and {why}.")
+        if wanted.sharding is Sharding.TENSOR:
+            raise PlacementImpossible(
+                f"A model is split by tensors over two nodes or more, and {why}.", param="sharding"
+            )
+        raise _meta(f"{meta} links two nodes or more, and {why}.")
 
 
 def _check_counts(wanted: Wanted, shares: int) -> None:
@@ -166,9 +209,14 @@ def _check_counts(wanted: Wanted, shares: int) -> None:
         raise _layers(f"They are for {shares} nodes, and {wanted.min_nodes} are asked for.")
     if wanted.max_nodes is not None and shares > wanted.max_nodes:
         raise _layers(f"They are for {shares} nodes, and at most {wanted.max_nodes} are allowed.")
-    meta = InstanceMeta.LOCAL if shares == 1 else InstanceMeta.TCP
-    if wanted.instance_meta not in {None, meta}:
-        raise _meta(f"{wanted.instance_meta} is asked for; layers on {shares} nodes need {meta}.")
+    meta = wanted.instance_meta
+    if meta is not None and (meta is InstanceMeta.LOCAL) != (shares == 1):
+        raise _meta(f"{meta} is asked for; the layers are on {count(shares)}.")
+
+
+def count(nodes: int) -> str:
+    """'1 node', '2 nodes'."""
+    return "1 node" if nodes == 1 else f"{nodes} nodes"
 
 
 def _require(nodes: Sequence[NodeResources], least: int, what: str) -> None:

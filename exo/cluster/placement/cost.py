@@ -6,7 +6,8 @@ activations, and what the sockets cost. A node that computes for other instances
 its speed with them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from math import inf
 from typing import NamedTuple
 
@@ -26,6 +27,11 @@ _LATENCY = 1e-3
 _LINK_BANDWIDTH = 1e8
 # Seconds to encrypt, send, wake up and decrypt.
 _SOCKETS = 1e-4
+# Seconds that a hop of `mx.distributed` costs beside the link's latency: it is not encrypted, and
+# nobody sleeps.
+_SPINNING = 4e-5
+# How often the ranks of a split by tensors sum up what they have, in each layer.
+_SUMS = 2
 
 
 class Speed(NamedTuple):
@@ -64,6 +70,15 @@ class Steps:
         self._flop = [2 * part.total * 8 / bits for part in parts.layers]
         self._head_flop = 2 * head * 8 / bits
 
+    @property
+    def n_layers(self) -> int:
+        return self._sizes.n_layers
+
+    def hidden_bytes(self, *, cast: bool) -> int:
+        """Bytes of the hidden state of one token."""
+        card = self._sizes.card
+        return card.hidden_size * (4 if cast or card.dtype == "float32" else 2)
+
     def seconds(
         self, node: NodeResources, *, cast: Cast, rows: int = 1
     ) -> tuple[list[float], float]:
@@ -94,6 +109,12 @@ class Links:
 
     def between(self, sender: NodeResources, receiver: NodeResources) -> tuple[float, float]:
         """Seconds until the activations of one token are there, and until a token's id is."""
+        latency, bandwidth = self.measured(sender, receiver)
+        token = latency / 2 + _SOCKETS
+        return token + self._size[sender.on_cpu] / bandwidth, token
+
+    def measured(self, sender: NodeResources, receiver: NodeResources) -> tuple[float, float]:
+        """Seconds of a round trip, and bytes/s."""
         one = self._known.get((sender.node_id, receiver.node_id))
         other = self._known.get((receiver.node_id, sender.node_id))
         if one is None or other is None:
@@ -103,13 +124,66 @@ class Links:
         else:
             latency = max(one.latency, other.latency)
             bandwidth = min(one.bandwidth or inf, other.bandwidth or inf)
-        token = latency / 2 + _SOCKETS
         if not bandwidth or bandwidth == inf:
             bandwidth = _LINK_BANDWIDTH
-        size = self._size[sender.on_cpu]
-        return token + size / bandwidth, token
+        return latency, bandwidth
 
     def transfer(self, sender: NodeResources, receiver: NodeResources) -> float:
         """Seconds for which the activations of one token take up the link."""
         hop, token = self.between(sender, receiver)
         return hop - token
+
+
+class Peers:
+    """Tables over some nodes, which are named by their indices: what each takes for whole layers,
+    and the links between them."""
+
+    def __init__(self, steps: Steps, links: Links, nodes: Sequence[NodeResources]) -> None:
+        self.steps = steps
+        self.nodes = nodes
+        self.links = [[links.measured(a, b) for b in nodes] for a in nodes]
+        self._seconds: dict[tuple[bool, int], list[tuple[float, float]]] = {}
+
+    def seconds(self, *, cast: bool, rows: int) -> list[tuple[float, float]]:
+        """By node, those of a step with so many rows: of all layers, and of the head."""
+        known = self._seconds.get((cast, rows))
+        if known is None:
+            each = (self.steps.seconds(node, cast=cast, rows=rows) for node in self.nodes)
+            known = [(sum(layers), head) for layers, head in each]
+            self._seconds[cast, rows] = known
+        return known
+
+
+class Paces:
+    """How long `size` nodes take that have an equal part of every layer each."""
+
+    def __init__(self, peers: Peers, size: int, rows: int, *, cast: bool) -> None:
+        self._peers, self._size, self._cast = peers, size, cast
+        self._sums = _SUMS * peers.steps.n_layers * 2 * (size - 1)
+        # Of each sum a node sends one part of `size` at a time.
+        self._bytes = rows * peers.steps.hidden_bytes(cast=cast) / size
+        seconds = peers.seconds(cast=cast, rows=rows)
+        # Seconds that each node computes in a step.
+        self.computes = [layers / size + head for layers, head in seconds]
+        # Seconds until a part of a sum is at the next node.
+        self.hops = [
+            [latency / 2 + _SPINNING + self._bytes / bandwidth for latency, bandwidth in row]
+            for row in peers.links
+        ]
+
+    def step(self, order: Sequence[int]) -> float:
+        """Seconds of a step over these nodes in a ring."""
+        links, hops = self._peers.links, self.hops
+        told = sum(links[a][b][0] / 2 + _SOCKETS for a, b in pairwise(order))
+        slowest = max(hops[order[-1]][order[0]], *(hops[a][b] for a, b in pairwise(order)))
+        return told + max(self.computes[at] for at in order) + self._sums * slowest
+
+    def prefill(self, order: Sequence[int]) -> float:
+        """Seconds for one token of a long prompt, of which many are computed at once."""
+        steps, nodes, links = self._peers.steps, self._peers.nodes, self._peers.links
+        n = steps.n_layers
+        flops = max(steps.prefill_seconds(nodes[at], 0, n, cast=self._cast) for at in order)
+        around = [*pairwise(order), (order[-1], order[0])]
+        slowest = min(links[a][b][1] for a, b in around)
+        each = steps.hidden_bytes(cast=self._cast) / self._size
+        return flops / self._size + self._sums * each / slowest

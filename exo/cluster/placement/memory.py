@@ -7,7 +7,7 @@ it becomes float32; quantised weights stay as they are.
 """
 
 from enum import IntEnum
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from exo.cluster.placement.wanted import NodeResources
@@ -83,6 +83,19 @@ class Sizes:
             element = 4 if cast or self._draft.dtype == "float32" else 2
             per_token += self._draft.kv_bytes_per_token(element)
         return Need(weights, working, per_token)
+
+    def equal_part(self, nodes: int, *, cast: Cast) -> Need:
+        """What each of so many nodes needs that have an equal part of every layer: the embedding
+        and the head too, and while it loads one layer as a whole."""
+        layers = self._layers[cast]
+        largest = max(end - start for start, end in pairwise(layers))
+        weights = -(-layers[-1] // nodes) + self._shared[cast]
+        weights += self._embedding[cast] + self._head[cast]
+        element = 4 if cast or self.card.dtype == "float32" else 2
+        per_token = self.card.kv_bytes_per_token(element)
+        if not (self.card.shares and self.card.shares.latent):
+            per_token = -(-per_token // nodes)
+        return Need(weights, self._working + self._logits + largest, per_token)
 
     def layer(self, index: int, *, cast: Cast) -> int:
         """Bytes of one layer in memory."""

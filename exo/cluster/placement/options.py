@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from exo.cluster.placement.choose import candidates, manual, no_tensors
+from exo.cluster.placement.choose import candidates, check_tensors, manual
 from exo.cluster.placement.pipeline import pipelines, planned
 from exo.cluster.placement.plan import Ask, Planned, Share, plan
+from exo.cluster.placement.tensor import tensors
 from exo.cluster.placement.wanted import NodeResources, Objective, Wanted
 from exo.cluster.state import InstanceMeta, LinkInfo, Placement, Sharding
 from exo.errors import PlacementImpossible
@@ -43,16 +44,16 @@ def place(
         PlacementImpossible: there is none; the message says why, with the numbers.
         ModelNotFound: no node has its weights.
     """
-    able = candidates(card, wanted, nodes)
     if wanted.sharding is Sharding.TENSOR:
-        raise no_tensors(card, len(able))
+        check_tensors(card, wanted)
+    able = candidates(card, wanted, nodes)
     ask = Ask(card, wanted, links)
     if wanted.layers:
         return plan(ask, manual(card, wanted, nodes)).placement
     found = _found(ask, able)
     fitting = planned(found)
     if not fitting:
-        raise PlacementImpossible(_why_not(found), hint=_HINT)
+        raise _impossible(found)
     return _best(fitting, wanted.objective).placement
 
 
@@ -69,22 +70,36 @@ def options(
         ModelNotFound: no node has its weights.
     """
     try:
-        able = candidates(card, wanted, nodes)
-        found = _found(Ask(card, wanted, links), able)
+        found = _found(Ask(card, wanted, links), candidates(card, wanted, nodes))
     except PlacementImpossible as error:
-        able, found = nodes, {wanted.min_nodes: error}
-    shown = [_option(size, each) for size, each in found.items()]
-    reason = no_tensors(card, len(able)).message
-    return [*shown, Option(Sharding.TENSOR, InstanceMeta.MLX, 2, None, reason)]
+        found = {wanted.min_nodes: error}
+    pipelines = [_option(Sharding.PIPELINE, size, each) for size, each in found.items()]
+    return [*pipelines, *_tensor_options(card, wanted, nodes, links)]
+
+
+def _tensor_options(
+    card: ModelCard, wanted: Wanted, nodes: Sequence[NodeResources], links: Iterable[LinkInfo]
+) -> list[Option]:
+    """A row for each number of nodes, or a single one if there is no way at all."""
+    wanted = wanted.model_copy(update={"sharding": Sharding.TENSOR})
+    least = max(2, wanted.min_nodes)
+    try:
+        check_tensors(card, wanted)
+        found = _found(Ask(card, wanted, links), candidates(card, wanted, nodes))
+    except PlacementImpossible as error:
+        found = {least: error}
+    return [_option(Sharding.TENSOR, size, each) for size, each in found.items()]
 
 
 def _found(ask: Ask, nodes: Sequence[NodeResources]) -> Found:
     """By the number of nodes, the best placement or why there is none."""
     wanted = ask.wanted
     found: dict[int, Planned | PlacementImpossible] = {}
-    if wanted.min_nodes == 1 and wanted.instance_meta is not InstanceMeta.TCP:
-        found[1] = _on_one(ask, nodes)
     most = len(nodes) if wanted.max_nodes is None else min(len(nodes), wanted.max_nodes)
+    if wanted.sharding is Sharding.TENSOR:
+        return tensors(ask, nodes, max(2, wanted.min_nodes), most)
+    if wanted.min_nodes == 1 and not wanted.linked:
+        found[1] = _on_one(ask, nodes)
     if most > 1 and wanted.instance_meta is not InstanceMeta.LOCAL:
         found |= pipelines(ask, nodes, max(2, wanted.min_nodes), most)
     return found
@@ -126,14 +141,20 @@ def _best(fitting: Mapping[int, Planned], objective: Objective) -> Planned:
     return next(each for _, each in sorted(among.items()) if took(each) <= enough)
 
 
-def _why_not(found: Found) -> str:
-    """On one node, and on as many as there are."""
-    reasons = [error.message for error in found.values() if isinstance(error, PlacementImpossible)]
-    return " ".join(dict.fromkeys([*reasons[:1], *reasons[-1:]]))
+def _impossible(found: Found) -> PlacementImpossible:
+    """Why there is no placement: on one node, and on as many as there are."""
+    errors = [error for error in found.values() if isinstance(error, PlacementImpossible)]
+    if errors and all(error.param for error in errors):
+        return errors[0]  # It is not for want of memory.
+    reasons = [error.message for error in errors]
+    return PlacementImpossible(" ".join(dict.fromkeys([*reasons[:1], *reasons[-1:]])), hint=_HINT)
 
 
-def _option(size: int, found: Planned | PlacementImpossible) -> Option:
+def _option(sharding: Sharding, size: int, found: Planned | PlacementImpossible) -> Option:
+    if isinstance(found, Planned):
+        placement = found.placement
+        return Option(sharding, placement.instance_meta, size, placement, None)
     meta = InstanceMeta.LOCAL if size == 1 else InstanceMeta.TCP
-    if isinstance(found, PlacementImpossible):
-        return Option(Sharding.PIPELINE, meta, size, None, found.message)
-    return Option(Sharding.PIPELINE, meta, size, found.placement, None)
+    if sharding is Sharding.TENSOR:
+        meta = InstanceMeta.MLX_RING
+    return Option(sharding, meta, size, None, found.message)

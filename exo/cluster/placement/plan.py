@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from exo.cluster.placement.cost import Links, Steps
 from exo.cluster.placement.memory import Cast, Need, Sizes, casts
@@ -56,6 +57,25 @@ class Share:
     end: int
 
 
+class Part(NamedTuple):
+    """What a node computes of the layers [start, end), what that needs, and whether it is cast."""
+
+    node: NodeResources
+    start: int
+    end: int
+    need: Need
+    cast: Cast
+
+
+class Speeds(NamedTuple):
+    """Seconds: per token of a long prompt; per token of one answer; of a step with all rows, on
+    the slowest node."""
+
+    prefill: float
+    seconds: float
+    slowest: float
+
+
 @dataclass(frozen=True)
 class Planned:
     """A placement, the seconds that a token takes in it, and those that a step with all rows takes
@@ -75,43 +95,51 @@ def plan(ask: Ask, shares: Sequence[Share], tokens: int | None = None) -> Planne
     Raises:
         PlacementImpossible: a share does not fit its node; the message has the numbers.
     """
-    card, wanted = ask.card, ask.wanted
     ways = [_cast(ask, share, tokens or ask.least_context) for share in shares]
-    needs = [
-        ask.sizes.need(share.start, share.end, cast=cast)
-        for share, cast in zip(shares, ways, strict=True)
+    parts = [
+        Part(each.node, each.start, each.end, ask.sizes.need(each.start, each.end, cast=cast), cast)
+        for each, cast in zip(shares, ways, strict=True)
     ]
-    pairs = list(zip(shares, needs, strict=True))
-    room = min((s.node.free_memory - n.bytes(0)) // n.per_token for s, n in pairs)
+    meta = ask.wanted.instance_meta
+    if meta is None:
+        meta = InstanceMeta.LOCAL if len(shares) == 1 else InstanceMeta.TCP
+    return arranged(ask, parts, _speeds(ask, shares, ways), Sharding.PIPELINE, meta)
+
+
+def arranged(
+    ask: Ask, parts: Sequence[Part], speeds: Speeds, sharding: Sharding, meta: InstanceMeta
+) -> Planned:
+    """The placement of parts that fit, with as much memory for keys and values as is fair."""
+    card, wanted = ask.card, ask.wanted
+    room = min((p.node.free_memory - p.need.bytes(0)) // p.need.per_token for p in parts)
     context = wanted.context_length or min(card.context_length, DEFAULT_CONTEXT, room)
-    fair = min(int(s.node.free_memory * _KV_SHARE) // n.per_token for s, n in pairs)
+    fair = min(int(p.node.free_memory * _KV_SHARE) // p.need.per_token for p in parts)
     kv_tokens = min(room, context * ask.rows, max(context, fair))
-    prefill, seconds, slowest = _speeds(ask, shares, ways)
-    measured = all(share.node.device is not None for share in shares)
+    measured = all(part.node.device is not None for part in parts)
     placement = Placement(
         model_id=card.model_id,
-        sharding=Sharding.PIPELINE,
-        instance_meta=InstanceMeta.LOCAL if len(shares) == 1 else InstanceMeta.TCP,
+        sharding=sharding,
+        instance_meta=meta,
         context_length=context,
         concurrency=ask.rows,
         kv_tokens=kv_tokens,
         shards=tuple(
             Shard(
                 rank=rank,
-                node_id=share.node.node_id,
-                start_layer=share.start,
-                end_layer=share.end,
-                memory=need.bytes(kv_tokens),
-                cast_float32=bool(cast),
+                node_id=part.node.node_id,
+                start_layer=part.start,
+                end_layer=part.end,
+                memory=part.need.bytes(kv_tokens),
+                cast_float32=bool(part.cast),
             )
-            for rank, ((share, need), cast) in enumerate(zip(pairs, ways, strict=True))
+            for rank, part in enumerate(parts)
         ),
-        prefill_tps=1 / prefill if measured and prefill else None,
-        decode_tps=1 / seconds if measured and seconds else None,
+        prefill_tps=1 / speeds.prefill if measured and speeds.prefill else None,
+        decode_tps=1 / speeds.seconds if measured and speeds.seconds else None,
         kv_bits=wanted.kv_bits,
     )
     roomy = context >= min(_ENOUGH_CONTEXT, wanted.context_length or card.context_length)
-    return Planned(placement, seconds, slowest, roomy)
+    return Planned(placement, speeds.seconds, speeds.slowest, roomy)
 
 
 def _cast(ask: Ask, share: Share, tokens: int) -> Cast:
@@ -137,9 +165,8 @@ def does_not_fit(ask: Ask, share: Share, need: Need) -> PlacementImpossible:
     )
 
 
-def _speeds(ask: Ask, shares: Sequence[Share], ways: Sequence[Cast]) -> tuple[float, float, float]:
-    """Seconds: per token of a long prompt, which flows through the stages in pieces; per token of
-    an answer; of a step with all rows on the slowest node."""
+def _speeds(ask: Ask, shares: Sequence[Share], ways: Sequence[Cast]) -> Speeds:
+    """Of a pipeline. A long prompt flows through the stages in pieces."""
     prefill, seconds, slowest = 0.0, 0.0, 0.0
     for share, cast in zip(shares, ways, strict=True):
         spent = [_spent(ask, share, cast, rows) for rows in (1, ask.rows)]
@@ -152,7 +179,7 @@ def _speeds(ask: Ask, shares: Sequence[Share], ways: Sequence[Cast]) -> tuple[fl
         prefill = max(prefill, ask.links.transfer(one.node, other.node))
     if len(shares) > 1:
         seconds += ask.links.between(shares[-1].node, shares[0].node)[1]
-    return prefill, seconds, slowest
+    return Speeds(prefill, seconds, slowest)
 
 
 def _spent(ask: Ask, share: Share, cast: Cast, rows: int) -> float:

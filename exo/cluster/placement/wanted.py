@@ -43,12 +43,24 @@ class Wanted(Model):
     kv_bits: KvBits | None = None
     draft: Draft | None = None
 
+    @property
+    def linked(self) -> bool:
+        """Whether it can only be over two nodes or more."""
+        meta = self.instance_meta
+        return self.sharding is Sharding.TENSOR or meta not in {None, InstanceMeta.LOCAL}
+
+    @property
+    def grouped(self) -> bool:
+        """Whether its nodes are linked by `mx.distributed`."""
+        asked = self.instance_meta is not None and self.instance_meta.group != ""
+        return self.sharding is Sharding.TENSOR or asked
+
 
 @dataclass(frozen=True)
 class NodeResources:
     """What one node can give: `free_memory` in bytes, of the device that computes; whether the
-    model's weights are there, and those of the draft model; and how many shards lie on it, which
-    share its speed."""
+    model's weights are there, and those of the draft model; how many shards lie on it, which share
+    its speed; and whether its owner allows links of `mx.distributed`."""
 
     node_id: str
     name: str
@@ -57,6 +69,7 @@ class NodeResources:
     has_weights: bool = True
     shards: int = 0
     has_draft: bool = True
+    mlx_links: bool = False
 
     @property
     def on_cpu(self) -> bool:

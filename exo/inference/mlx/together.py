@@ -1,4 +1,4 @@
-"""A model split by tensors: every rank has a part of each layer, and all compute each step together.
+"""A model split by tensors: every rank has a part of each layer, and all compute each step at once.
 
 A STEP frame goes from rank to rank and is passed on before it is computed. What is computed holds
 collective operations of `mx.distributed`, which only end when every rank has come to them, in the
