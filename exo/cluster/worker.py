@@ -276,7 +276,7 @@ class Worker:
         load = self._load_message(instance, shard, path)
         process.send(load.model_copy(update={"draft_path": draft_path}))
         async for message in process.messages():
-            if isinstance(message, Quiet) and groups.is_grouped(instance):
+            if isinstance(message, Quiet) and local.ready_at and groups.is_grouped(instance):
                 process.kill(f"it said nothing for {QUIET_SECONDS} s, and its group gave it up")
             else:
                 await self._heard(local, message)
@@ -373,7 +373,10 @@ class Worker:
         """A runner is gone: tell the state, which starts its successor, then its requests: a
         client that tries again at once must find that it has to wait."""
         now = asyncio.get_running_loop().time()
-        steady = local.ready_at is not None and now - local.ready_at > STEADY_SECONDS
+        steady = local.ready_at is not None and (
+            # That another was lost is no failure of its own.
+            now - local.ready_at > STEADY_SECONDS or isinstance(error, RingError)
+        )
         requests, local.process = local.requests, None
         if self._locals.get(key) is local:
             log.warning("%s", error)

@@ -67,6 +67,11 @@ class Ring(Protocol):
         """
         ...
 
+    def allow_silence(self, seconds: float) -> None:
+        """Expect nothing of the rank before for so long, if it has something to do meanwhile that
+        lets it say nothing."""
+        ...
+
     def send(self, frame: Frame, life: int) -> None:
         """Write to the next rank. Called from one thread only.
 

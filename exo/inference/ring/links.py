@@ -8,6 +8,7 @@ import contextlib
 import hmac
 import socket
 import ssl
+import time
 
 import msgpack
 
@@ -31,6 +32,8 @@ class Link:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
+        # Until this time of the monotonic clock nothing need come.
+        self.silent_until = 0.0
 
     def read(self, limit: int | None = None) -> Frame:
         """Block for the next frame; with `limit`, one of at most so many bytes."""
@@ -66,7 +69,12 @@ class Link:
         buffer = memoryview(bytearray(size))
         done = 0
         while done < size:
-            count = self._connection.recv_into(buffer[done:])
+            try:
+                count = self._connection.recv_into(buffer[done:])
+            except TimeoutError:
+                if time.monotonic() < self.silent_until:
+                    continue
+                raise
             if not count:
                 raise ConnectionResetError("it was closed")
             done += count

@@ -84,6 +84,11 @@ class TcpRing:
                 raise RingError("The ring is down.")
             return self._previous.local_host
 
+    def allow_silence(self, seconds: float) -> None:
+        with self._lock:
+            if self._previous is not None:
+                self._previous.silent_until = time.monotonic() + seconds
+
     def send(self, frame: Frame, life: int) -> None:
         with self._lock:
             link = self._next if self._up and self._life == life else None

@@ -6,6 +6,7 @@ this process and starts another; only a process that is in no group yet forms it
 """
 
 import socket
+import time
 
 from exo.errors import RingError
 from exo.inference.engine import RingEngine
@@ -16,6 +17,11 @@ from exo.inference.ring.gathering import Address, first, told
 from exo.inference.runner.link import Link
 from exo.inference.runner.ranked import RankedRunner
 from exo.inference.runner.service import Service
+
+# While a rank joins its group it can say nothing: MLX keeps Python's lock.
+JOIN_SECONDS = 20.0
+# The last rank is the first that connects. One that finds nobody yet waits a whole second.
+_HEAD_START = 0.1
 
 
 class GroupedRunner(RankedRunner):
@@ -74,6 +80,9 @@ class GroupedRunner(RankedRunner):
 
     def _join(self, life: int, addresses: tuple[Address, ...]) -> None:
         self._joined = True
+        self._ring.allow_silence(JOIN_SECONDS)
+        if self._load.rank == self._load.size - 1:
+            time.sleep(_HEAD_START)
         self._engine.join(self._load, addresses)
         self._load_layers()
         with self._ring_trouble():
@@ -82,6 +91,7 @@ class GroupedRunner(RankedRunner):
 
     def _all_loaded(self, life: int, frame: Frame) -> None:
         """Rank 0 begins only now: it would wait in MLX for those that load."""
+        self._ring.allow_silence(0)
         self._start(life)
         self._started = True
         if not self._head:
