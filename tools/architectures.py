@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ["MLX_DISABLE_COMPILE"] = "1"
 
+from tests.inference import tensors  # noqa: E402
 from tests.inference.architectures import Outcome, configurations, judged  # noqa: E402
 
 PAGE = ROOT / "docs" / "architectures.md"
@@ -40,7 +41,23 @@ What bitnet computes with a kernel for Metal is computed with plain operations e
 """
 
 
-def page(outcomes: Sequence[Outcome]) -> str:
+TENSORS = """
+## Split by tensors
+
+Where mlx-lm knows how, and a test shows that it does, each node can have a part of every layer
+instead (`--sharding tensor`, [what that needs](cluster.md#one-model-split-by-tensors)).
+
+Each row is a small model as above, computed by two processes that are linked by `mx.distributed`.
+It **passes** if both compute the logits of the whole model, but for the order of sums (to {close:g}
+of the largest), and the same greedy tokens, in the same tests. Every node must get an equal part of
+what stands in the last column, as it is in a model's `config.json`.
+
+| architecture | result | an equal part of |
+|---|---|---|
+"""
+
+
+def page(outcomes: Sequence[Outcome], split: Sequence[tensors.Outcome]) -> str:
     """The page, with the rows in order of their names."""
     known = sorted(outcomes, key=lambda outcome: outcome.name.lower())
     text = INTRODUCTION.format(
@@ -50,7 +67,20 @@ def page(outcomes: Sequence[Outcome]) -> str:
         failed=sum(1 for outcome in known if outcome.failed),
         all=len(known),
     )
-    return f"{NOTE}\n\n{text}" + "".join(_row(outcome) for outcome in known)
+    rows = "".join(_row(outcome) for outcome in known)
+    return f"{NOTE}\n\n{text}{rows}{section(split)}"
+
+
+def section(split: Sequence[tensors.Outcome]) -> str:
+    """The part of the page that is about tensors."""
+    rows: list[str] = []
+    for outcome in split:
+        result = f"**wrong**: {outcome.wrong}" if outcome.wrong else "passes"
+        if outcome.refused:
+            result = f"refused: {outcome.refused}"
+        parts = dict.fromkeys(what.removeprefix("of the ") for what in outcome.parts)
+        rows.append(f"| {outcome.name} | {result} | {', '.join(parts)} |\n")
+    return TENSORS.format(close=tensors.CLOSE) + "".join(rows)
 
 
 def _passed(outcome: Outcome) -> bool:
@@ -81,8 +111,12 @@ def main(check: bool) -> int:
         outcomes.append(outcome)
         bad = outcome.wrong or outcome.refused or outcome.failed
         print(f"{len(outcomes):3} {outcome.name}: {bad or 'passes'}", flush=True)
-    text = page(outcomes)
-    wrong = [outcome.name for outcome in outcomes if outcome.wrong]
+    split: list[tensors.Outcome] = []
+    for outcome in tensors.judged(tensors.known()):
+        split.append(outcome)
+        print(f"{outcome.name}, by tensors: {outcome.wrong or outcome.refused or 'passes'}")
+    text = page(outcomes, split)
+    wrong = [outcome.name for outcome in (*outcomes, *split) if outcome.wrong]
     passed = sum(1 for outcome in outcomes if _passed(outcome))
     if not check:
         PAGE.write_text(text, "utf-8")
