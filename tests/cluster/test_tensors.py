@@ -21,6 +21,7 @@ from exo.cluster.placement import (
 )
 from exo.cluster.placement import tensor as tensor_module
 from exo.cluster.placement.cost import Paces, Peers
+from exo.cluster.placement.memory import Cast
 from exo.cluster.placement.plan import Ask
 from exo.cluster.state import ClusterState, Instance, InstanceMeta, LinkInfo, Placement, Sharding
 from exo.errors import Forbidden, PlacementImpossible, RingError
@@ -210,7 +211,7 @@ def seconds(model: ModelCard, chosen: Sequence[NodeResources], links: Sequence[L
     ask = Ask(model, TENSOR, links)
     took: list[float] = []
     for each in chosen:
-        layers, head = ask.steps.seconds(each, cast=False)
+        layers, head = ask.steps.seconds(each, cast=Cast.NOTHING)
         took.append(sum(layers) / size + head)
     around = [*pairwise(chosen), (chosen[-1], chosen[0])]
     measured = [ask.links.measured(*pair) for pair in around]
@@ -251,7 +252,7 @@ def test_nothing_is_better_than_what_is_found(
     for row in rows:
         if row.nodes in {3, 5}:
             continue
-        need = Ask(model, TENSOR, links).sizes.equal_part(row.nodes, cast=False).bytes(512)
+        need = Ask(model, TENSOR, links).sizes.equal_part(row.nodes, cast=Cast.NOTHING).bytes(512)
         held = [each for each in nodes if each.free_memory >= need]
         best = min(
             (seconds(model, order, links) for order in permutations(held, row.nodes)), default=None
@@ -315,6 +316,7 @@ def test_either_objective_finds_one(objective: Objective):
 
 def test_a_hop_takes_longer_the_more_rows_there_are():
     ask = Ask(large(), TENSOR, [link("a", "b", 1e-3, 1e8)])
-    peers = Peers(ask.steps, ask.links, [node("a"), node("b")])
-    one, many = (Paces(peers, 2, rows, cast=False) for rows in (1, 32))
+    nodes, casts = [node("a"), node("b")], [Cast.NOTHING, Cast.NOTHING]
+    peers = Peers(ask.steps, ask.links, nodes, casts, float32=False)
+    one, many = (Paces(peers, 2, rows) for rows in (1, 32))
     assert many.hops[0][1] > one.hops[0][1]

@@ -74,10 +74,10 @@ class Steps:
     def n_layers(self) -> int:
         return self._sizes.n_layers
 
-    def hidden_bytes(self, *, cast: bool) -> int:
+    def hidden_bytes(self, *, float32: bool) -> int:
         """Bytes of the hidden state of one token."""
         card = self._sizes.card
-        return card.hidden_size * (4 if cast or card.dtype == "float32" else 2)
+        return card.hidden_size * (4 if float32 or card.dtype == "float32" else 2)
 
     def seconds(
         self, node: NodeResources, *, cast: Cast, rows: int = 1
@@ -135,39 +135,51 @@ class Links:
 
 
 class Peers:
-    """Tables over some nodes, which are named by their indices: what each takes for whole layers,
-    and the links between them."""
+    """Tables over some nodes, which are named by their indices: what each takes for whole layers
+    with what it casts, and the links between them. `float32` says whether that is what they
+    compute in."""
 
-    def __init__(self, steps: Steps, links: Links, nodes: Sequence[NodeResources]) -> None:
+    def __init__(
+        self,
+        steps: Steps,
+        links: Links,
+        nodes: Sequence[NodeResources],
+        casts: Sequence[Cast],
+        *,
+        float32: bool,
+    ) -> None:
         self.steps = steps
         self.nodes = nodes
+        self.casts = casts
+        self.hidden_bytes = steps.hidden_bytes(float32=float32)
         self.links = [[links.measured(a, b) for b in nodes] for a in nodes]
-        self._seconds: dict[tuple[bool, int], list[tuple[float, float]]] = {}
+        self._seconds: dict[int, list[tuple[float, float]]] = {}
 
-    def seconds(self, *, cast: bool, rows: int) -> list[tuple[float, float]]:
+    def seconds(self, rows: int) -> list[tuple[float, float]]:
         """By node, those of a step with so many rows: of all layers, and of the head."""
-        known = self._seconds.get((cast, rows))
+        known = self._seconds.get(rows)
         if known is None:
-            each = (self.steps.seconds(node, cast=cast, rows=rows) for node in self.nodes)
-            known = [(sum(layers), head) for layers, head in each]
-            self._seconds[cast, rows] = known
+            known = list[tuple[float, float]]()
+            for node, cast in zip(self.nodes, self.casts, strict=True):
+                layers, head = self.steps.seconds(node, cast=cast, rows=rows)
+                known.append((sum(layers), head))
+            self._seconds[rows] = known
         return known
 
 
 class Paces:
     """How long `size` nodes take that have an equal part of every layer each."""
 
-    def __init__(self, peers: Peers, size: int, rows: int, *, cast: bool) -> None:
-        self._peers, self._size, self._cast = peers, size, cast
+    def __init__(self, peers: Peers, size: int, rows: int) -> None:
+        self._peers, self._size = peers, size
         self._sums = _SUMS * peers.steps.n_layers * 2 * (size - 1)
         # Of each sum a node sends one part of `size` at a time.
-        self._bytes = rows * peers.steps.hidden_bytes(cast=cast) / size
-        seconds = peers.seconds(cast=cast, rows=rows)
+        part = rows * peers.hidden_bytes / size
         # Seconds that each node computes in a step.
-        self.computes = [layers / size + head for layers, head in seconds]
+        self.computes = [layers / size + head for layers, head in peers.seconds(rows)]
         # Seconds until a part of a sum is at the next node.
         self.hops = [
-            [latency / 2 + _SPINNING + self._bytes / bandwidth for latency, bandwidth in row]
+            [latency / 2 + _SPINNING + part / bandwidth for latency, bandwidth in row]
             for row in peers.links
         ]
 
@@ -180,10 +192,11 @@ class Paces:
 
     def prefill(self, order: Sequence[int]) -> float:
         """Seconds for one token of a long prompt, of which many are computed at once."""
-        steps, nodes, links = self._peers.steps, self._peers.nodes, self._peers.links
-        n = steps.n_layers
-        flops = max(steps.prefill_seconds(nodes[at], 0, n, cast=self._cast) for at in order)
+        peers = self._peers
+        n = peers.steps.n_layers
+        flops = max(
+            peers.steps.prefill_seconds(peers.nodes[at], 0, n, cast=peers.casts[at]) for at in order
+        )
         around = [*pairwise(order), (order[-1], order[0])]
-        slowest = min(links[a][b][1] for a, b in around)
-        each = steps.hidden_bytes(cast=self._cast) / self._size
-        return flops / self._size + self._sums * each / slowest
+        slowest = min(peers.links[a][b][1] for a, b in around)
+        return flops / self._size + self._sums * peers.hidden_bytes / self._size / slowest

@@ -11,7 +11,7 @@ from itertools import combinations, pairwise, permutations
 from typing import NamedTuple
 
 from exo.cluster.placement.cost import Paces, Peers
-from exo.cluster.placement.memory import Need, casts
+from exo.cluster.placement.memory import Cast, Need, casts
 from exo.cluster.placement.plan import Ask, Part, Planned, Speeds, arranged, gib
 from exo.cluster.placement.wanted import NodeResources
 from exo.cluster.state import InstanceMeta, Sharding
@@ -33,11 +33,12 @@ def tensors(
     """By the number of nodes, from `least` to `most`: the best split by tensors, or why there is
     none. Of many numbers that do not divide the layers, some are left out."""
     found: dict[int, Planned | PlacementImpossible] = {}
-    peers = Peers(ask.steps, ask.links, sorted(nodes, key=lambda node: node.node_id))
+    nodes = sorted(nodes, key=lambda node: node.node_id)
+    crowds = _crowds(ask, nodes)
     for size in range(least, most + 1):
         obstacle = ask.card.shares.obstacle(size) if ask.card.shares else "it is of another kind"
         if obstacle is None:
-            found[size] = _best(ask, peers, size)
+            found[size] = _best(ask, crowds, nodes, size)
         elif size < least + _CLOSELY:
             found[size] = PlacementImpossible(
                 f"{ask.card.model_id} cannot be split by tensors over {size} nodes: {obstacle}.",
@@ -54,61 +55,75 @@ def _meta(ask: Ask, nodes: Iterable[NodeResources]) -> InstanceMeta:
     return InstanceMeta.MLX_NCCL if cuda else InstanceMeta.MLX_RING
 
 
-def _best(ask: Ask, peers: Peers, size: int) -> Planned | PlacementImpossible:
+def _best(
+    ask: Ask, crowds: Sequence[Peers], nodes: Sequence[NodeResources], size: int
+) -> Planned | PlacementImpossible:
     """With the longest usual context that there is room for."""
     for context in ask.contexts:
-        teams = [
-            _team(ask, peers, pool, size, cast=cast)
-            for pool, cast in _pools(ask, peers.nodes, size, context)
-        ]
+        teams: list[_Team] = []
+        for peers in crowds:
+            pool = _holding(ask, peers, size, context)
+            # Half precision on a CPU is for want of memory only.
+            if len(pool) >= size and not (teams and _has_cpu(peers)):
+                teams.append(_team(ask, peers, pool, size))
         if teams:
             return _planned(ask, min(teams, key=lambda team: team.speeds.seconds))
-    return _no_room(ask, peers.nodes, size)
+    return _no_room(ask, nodes, size)
 
 
-def _pools(
-    ask: Ask, nodes: Sequence[NodeResources], size: int, tokens: int
-) -> list[tuple[list[int], bool]]:
-    """Nodes that hold a share, and whether they cast it to float32: all ranks of a group compute
-    in one dtype, so all cast if one of them is a CPU that has to."""
+def _crowds(ask: Ask, nodes: Sequence[NodeResources]) -> list[Peers]:
+    """All ranks of a group compute in one dtype. Nodes that could do so together: in float32, if
+    one of them is a CPU, which prefers that; in the model's own, without CPUs and with them."""
+    gpus = [node for node in nodes if not node.on_cpu]
+    if len(gpus) == len(nodes):
+        return [_crowd(ask, gpus, float32=False)]
+    able = [node for node in nodes if Cast.NOTHING in casts(ask.card, node)]
+    return [
+        _crowd(ask, nodes, float32=True),
+        _crowd(ask, gpus, float32=False),
+        _crowd(ask, able, float32=False),
+    ]
 
-    def holding(*, cast: bool, gpus: bool = False) -> list[int]:
-        need = ask.sizes.equal_part(size, cast=cast).bytes(tokens)
-        return [
-            at
-            for at, node in enumerate(nodes)
-            if need <= node.free_memory and not (gpus and node.on_cpu)
-        ]
 
-    pools: list[tuple[list[int], bool]] = []
-    if any(node.on_cpu for node in nodes):
-        for cast in casts(ask.card, on_cpu=True):
-            pools.append((holding(cast=cast), cast))
-            if len(pools[-1][0]) >= size:
-                break
-    pools.append((holding(cast=False, gpus=True), False))
-    return [(pool, cast) for pool, cast in pools if len(pool) >= size]
+def _crowd(ask: Ask, nodes: Sequence[NodeResources], *, float32: bool) -> Peers:
+    ways = [casts(ask.card, node)[0] if float32 else Cast.NOTHING for node in nodes]
+    if float32:
+        ways = [Cast.EVERYTHING if cast is Cast.NOTHING else cast for cast in ways]
+    return Peers(ask.steps, ask.links, nodes, ways, float32=float32)
+
+
+def _has_cpu(peers: Peers) -> bool:
+    return any(node.on_cpu for node in peers.nodes)
+
+
+def _holding(ask: Ask, peers: Peers, size: int, tokens: int) -> list[int]:
+    """The nodes that hold a share, and so many tokens of keys and values."""
+    needs = {cast: ask.sizes.equal_part(size, cast=cast).bytes(tokens) for cast in set(peers.casts)}
+    return [
+        at
+        for at, (node, cast) in enumerate(zip(peers.nodes, peers.casts, strict=True))
+        if needs[cast] <= node.free_memory
+    ]
 
 
 class _Team(NamedTuple):
-    """Nodes in the order of their ranks."""
+    """Nodes in the order of their ranks, and what each casts."""
 
-    nodes: list[NodeResources]
-    cast: bool
+    members: list[tuple[NodeResources, Cast]]
     speeds: Speeds
 
 
-def _team(ask: Ask, peers: Peers, pool: Sequence[int], size: int, *, cast: bool) -> _Team:
+def _team(ask: Ask, peers: Peers, pool: Sequence[int], size: int) -> _Team:
     """The fastest `size` of the pool, all of which hold a share."""
-    paces = Paces(peers, size, 1, cast=cast)
+    paces = Paces(peers, size, 1)
     search = _Search(paces, pool, size)
     order = min(search.all() if len(pool) <= _FEW else search.some(), key=paces.step)
     speeds = Speeds(
         prefill=paces.prefill(order),
         seconds=paces.step(order),
-        slowest=Paces(peers, size, ask.rows, cast=cast).step(order),
+        slowest=Paces(peers, size, ask.rows).step(order),
     )
-    return _Team([peers.nodes[at] for at in order], cast, speeds)
+    return _Team([(peers.nodes[at], peers.casts[at]) for at in order], speeds)
 
 
 class _Search:
@@ -162,15 +177,19 @@ class _Search:
 
 
 def _planned(ask: Ask, team: _Team) -> Planned:
-    need = ask.sizes.equal_part(len(team.nodes), cast=team.cast)
-    parts = [Part(node, 0, ask.card.n_layers, need, team.cast) for node in team.nodes]
-    return arranged(ask, parts, team.speeds, Sharding.TENSOR, _meta(ask, team.nodes))
+    size = len(team.members)
+    parts = [
+        Part(node, 0, ask.card.n_layers, ask.sizes.equal_part(size, cast=cast), cast)
+        for node, cast in team.members
+    ]
+    nodes = [node for node, _ in team.members]
+    return arranged(ask, parts, team.speeds, Sharding.TENSOR, _meta(ask, nodes))
 
 
 def _no_room(ask: Ask, nodes: Sequence[NodeResources], size: int) -> PlacementImpossible:
     needs: list[tuple[NodeResources, Need]] = []
     for node in nodes:
-        cast = casts(ask.card, on_cpu=node.on_cpu)[-1]
+        cast = casts(ask.card, node)[-1]
         needs.append((node, ask.sizes.equal_part(size, cast=cast)))
     needs.sort(key=lambda each: each[1].bytes(ask.least_context) - each[0].free_memory)
     node, need = needs[size - 1]
