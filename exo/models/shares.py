@@ -34,6 +34,7 @@ _BY_HEADS = frozenset(
         "qwen3_5",
         "qwen3_5_moe",
         "qwen3_moe",
+        "solar_open",
         "step3p5",
         "xverse",
     }
@@ -45,6 +46,7 @@ _LATENT = frozenset(
         "deepseek_v41",
         "deepseek_v41_text",
         "glm4_moe_lite",
+        "glm_moe_dsa",
         "joyai_llm_flash",
         "kimi_k2",
         "kimi_k25",

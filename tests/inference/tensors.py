@@ -94,8 +94,12 @@ def known() -> list[str]:
 def all_entries() -> dict[str, dict[str, Any]]:
     """By name, the module of mlx-lm and the model's arguments."""
     entries = {**configurations(), **{entry["name"]: entry for entry in _MORE}}
-    deepseek = entries["deepseek_v3"]["config"]
-    kimi = {"model_type": "kimi_k25", "text_config": deepseek}
+    # Other names of the same layers.
+    for name, like in {"glm_moe_dsa": "deepseek_v32", "solar_open": "glm4_moe"}.items():
+        more = {"model_type": name, "rope_parameters": {"rope_theta": 10000.0}}
+        config = {**entries[like]["config"], **more}
+        entries[name] = {"name": name, "module": name, "config": config}
+    kimi = {"model_type": "kimi_k25", "text_config": entries["deepseek_v3"]["config"]}
     entries["kimi_k25"] = {"name": "kimi_k25", "module": "kimi_k25", "config": kimi}
     return entries
 

@@ -49,6 +49,14 @@ async def test_answers_are_those_of_one_runner(folder: Path, cuts: list[int]):
         assert await answers(several) == expected
 
 
+async def test_packed_weights_are_split_between_their_groups(tmp_path: Path):
+    packed = make_model(tmp_path / "packed", layers=2, scale=2, bits=4)
+    async for one in running(Ranks(packed, 2, [])):
+        expected = await one.answer("a", max_tokens=12)
+    async for several in running(Group(packed, 2, 2)):
+        assert await several.answer("a", max_tokens=12) == expected
+
+
 async def test_three_ranks_answer_as_one(folder: Path):
     # Ranks that wait for each other keep a core busy, so more of them than cores are slow.
     async for one in running(Ranks(folder, LAYERS, [])):
@@ -84,7 +92,7 @@ async def test_when_a_rank_is_lost_in_the_middle_of_an_answer_the_others_give_up
     assert await group.answer("a", max_tokens=4) == expected
 
 
-async def test_a_rank_that_is_told_of_another_ring_gives_up(group: Group):
+async def test_a_rank_that_is_lost_while_nothing_is_computed_is_noticed(group: Group):
     await group.ranks[1].stop()
     assert (await group.given_up(0)).error.code == "ring_broken"
 

@@ -15,10 +15,8 @@ from .tensors import all_entries, config_of, judged, known, splitting_modules
 OF_EACH_KIND = [
     "deepseek_v3",  # latent attention, experts
     "gpt_oss",  # attention sinks, sliding windows, biases
-    "llama",  # nothing special
     "minimax",  # norms over all heads
     "qwen3_5",  # linear attention, a head that is split
-    "qwen3_moe",  # experts
 ]
 
 

@@ -47,6 +47,13 @@ class _PackedLayer(nn.Module):
         bias = _array(self, "bias")
         return y if bias is None else y + bias
 
+    def _multiply_and_sum(self, x: mx.array) -> mx.array:
+        part = self.library.matmul(x, self.packed, self._holds)
+        group = cast("mx.distributed.Group", cast("Any", self).group)
+        y = mx.distributed.all_sum(part, group=group)
+        bias = _array(self, "bias")
+        return y if bias is None else y + bias
+
     def _choose(self, x: mx.array, experts: mx.array) -> mx.array:
         y = self.library.gather_matmul(x, self.packed, experts, self._holds)
         bias = _array(self, "bias")
@@ -79,6 +86,30 @@ class PackedLinear(_PackedNumbers, nn.Linear):
 class PackedQuantizedLinear(_PackedLayer, nn.QuantizedLinear):
     def __call__(self, x: mx.array) -> mx.array:
         return self._multiply(x)
+
+
+class PackedAllToSharded(_PackedLayer, nn.AllToShardedLinear):
+    """A part of the rows of a weight that several nodes have."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self._multiply(x)
+
+
+class PackedQuantizedAllToSharded(_PackedLayer, nn.QuantizedAllToShardedLinear):
+    def __call__(self, x: mx.array) -> mx.array:
+        return self._multiply(x)
+
+
+class PackedShardedToAll(_PackedLayer, nn.ShardedToAllLinear):
+    """A part of the columns, so that the products of all nodes are to be summed."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self._multiply_and_sum(x)
+
+
+class PackedQuantizedShardedToAll(_PackedLayer, nn.QuantizedShardedToAllLinear):
+    def __call__(self, x: mx.array) -> mx.array:
+        return self._multiply_and_sum(x)
 
 
 class _PackedTable(_PackedLayer):
@@ -157,6 +188,10 @@ _CLASSES: dict[type[nn.Module], type[_PackedLayer]] = {
     nn.QuantizedEmbedding: PackedQuantizedEmbedding,
     SwitchLinear: PackedSwitchLinear,
     QuantizedSwitchLinear: PackedQuantizedSwitchLinear,
+    nn.AllToShardedLinear: PackedAllToSharded,
+    nn.QuantizedAllToShardedLinear: PackedQuantizedAllToSharded,
+    nn.ShardedToAllLinear: PackedShardedToAll,
+    nn.QuantizedShardedToAllLinear: PackedQuantizedShardedToAll,
 }
 # A layer of any other class, a subclass included, may do more than multiply: it stays.
 _PACKERS: dict[type[nn.Module], Callable[[nn.Module, Library], bool]] = {
@@ -166,4 +201,8 @@ _PACKERS: dict[type[nn.Module], Callable[[nn.Module, Library], bool]] = {
     nn.QuantizedLinear: _pack_quantized,
     nn.QuantizedEmbedding: _pack_quantized,
     QuantizedSwitchLinear: _pack_quantized,
+    nn.AllToShardedLinear: _pack_dense,
+    nn.QuantizedAllToShardedLinear: _pack_quantized,
+    nn.ShardedToAllLinear: _pack_dense,
+    nn.QuantizedShardedToAllLinear: _pack_quantized,
 }
