@@ -33,6 +33,14 @@ class KvBits(StrEnum):
     eight = "8"
 
 
+class Meta(StrEnum):
+    """What carries the activations."""
+
+    tcp = "tcp"
+    mlx_ring = "mlx_ring"
+    mlx_nccl = "mlx_nccl"
+
+
 class Objective(StrEnum):
     """What a placement is best at."""
 
@@ -70,7 +78,14 @@ def create(  # noqa: PLR0913, PLR0917  one for each flag
     ] = None,
     objective: ObjectiveOption = None,
     sharding: Annotated[
-        Sharding | None, typer.Option(help="Split by layers or inside of them.")
+        Sharding | None,
+        typer.Option(help="Some layers on each node, or a part of every layer."),
+    ] = None,
+    meta: Annotated[
+        Meta | None,
+        typer.Option(
+            help="What links the nodes: exo's encrypted links, or mx.distributed's, which are not."
+        ),
     ] = None,
     context: ContextOption = None,
     concurrency: ConcurrencyOption = None,
@@ -97,6 +112,7 @@ def create(  # noqa: PLR0913, PLR0917  one for each flag
         "layers": layers,
         "objective": objective.value if objective else None,
         "sharding": sharding.value if sharding else None,
+        "instance_meta": meta.value if meta else None,
         "context_length": context,
         "concurrency": concurrency,
         "draft": model_argument(draft) if draft and draft != "ngram" else draft,
@@ -248,6 +264,7 @@ def details(instance: JsonObject, names: Mapping[str, str]) -> str:
             ("Status", _status(instance)),
             *([("Reason", instance["reason"])] if instance.get("reason") else []),
             ("Sharding", instance["sharding"]),
+            ("Links", instance["instance_meta"]),
             ("Context", f"{instance['context_length']} tokens"),
             ("Concurrency", instance["concurrency"]),
             *([("Links", "NOT encrypted")] if instance.get("encrypted") is False else []),
@@ -287,13 +304,19 @@ def drafts_text(instance: JsonObject) -> str:
 
 
 def ring_text(ring: JsonObject) -> str:
-    """How a ring works: what each rank takes for a decode step, and what it waits."""
+    """How a ring works: what each rank takes for a decode step, and what it waits. Split by
+    tensors, all ranks take it together."""
+    streams = f"{count_text(ring['rows'], 'stream')} in {ring['groups']} micro-batches"
+    if len(ring["seconds"]) == 1:
+        return (
+            f"A decode step takes {ring['seconds'][0] * 1e3:.2f} ms; the nodes are "
+            f"{ring['busy'][0]:.0%} busy. {streams}, {ring['waiting']} waiting."
+        )
     ranks = zip(ring["seconds"], ring["busy"], strict=True)
     rows = (
         (rank, f"{seconds * 1e3:.2f} ms", f"{share:.0%}", f"{1 - share:.0%}")
         for rank, (seconds, share) in enumerate(ranks)
     )
-    streams = f"{count_text(ring['rows'], 'stream')} in {ring['groups']} micro-batches"
     return "\n".join(
         [
             table(["rank", "decode step", "busy", "bubbles"], rows, empty=""),

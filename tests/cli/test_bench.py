@@ -72,6 +72,18 @@ def test_of_a_model_over_several_nodes_it_says_what_each_rank_takes(exo: Exo, ap
     assert exo(*WORDS, "--repeat", "1", "--json").json()["ring"] == RING
 
 
+def test_of_a_model_split_by_tensors_it_says_what_all_ranks_take(exo: Exo, api: FakeApi) -> None:
+    ring = {**RING, "seconds": [0.0021], "busy": [0.9]}
+    api.instances["i1"] = {**over_two("i1"), "ring": ring}
+
+    result = exo(*WORDS, "--repeat", "1", "--nodes", "2")
+
+    assert result.out.endswith(
+        "A decode step takes 2.10 ms; the nodes are 90% busy. 3 streams in 2 micro-batches, 1 "
+        "waiting.\n"
+    )
+
+
 def test_another_number_of_nodes_is_not_measured_by_mistake(exo: Exo, api: FakeApi) -> None:
     api.instances["i1"] = over_two("i1")
 

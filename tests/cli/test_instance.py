@@ -13,6 +13,7 @@ DETAILS = (
     "Model        exo-demo\n"
     "Status       ready\n"
     "Sharding     pipeline\n"
+    "Links        local\n"
     "Context      4096 tokens\n"
     "Concurrency  4\n"
     "Created      2026-11-23T10:00:00Z\n"
@@ -57,7 +58,7 @@ def test_create_prints_the_instance_as_json(exo: Exo, api: FakeApi) -> None:
 def test_create_sends_what_is_asked(exo: Exo, api: FakeApi) -> None:
     words = ["--min-nodes", "2", "--sharding", "tensor", "--context", "512", "--concurrency", "3"]
     words += ["--max-nodes", "4", "--nodes", "a,b", "--layers", "a=0-9,b=10-15"]
-    words += ["--objective", "throughput"]
+    words += ["--objective", "throughput", "--meta", "mlx_ring"]
 
     exo("instance", "create", "exo-demo", *words)
 
@@ -71,6 +72,7 @@ def test_create_sends_what_is_asked(exo: Exo, api: FakeApi) -> None:
                 "layers": "a=0-9,b=10-15",
                 "objective": "throughput",
                 "sharding": "tensor",
+                "instance_meta": "mlx_ring",
                 "context_length": 512,
                 "concurrency": 3,
             }
@@ -243,16 +245,16 @@ def test_preview(exo: Exo, api: FakeApi) -> None:
     api.previews = [
         preview(1, []),
         preview(2, [(OTHER_ID, 0, 4), (NODE_ID, 4, 6)]),
-        preview(2, [], sharding="tensor", instance_meta="mlx", error="Not yet."),
+        preview(2, [], sharding="tensor", instance_meta="mlx_ring", error="Not yet."),
     ]
 
     assert exo("instance", "preview", "exo-demo").out == (
-        "NODES  SHARDING  META   LAYERS AND MEMORY                     PREFILL       DECODE  "
+        "NODES  SHARDING  META      LAYERS AND MEMORY                     PREFILL       DECODE  "
         "PROBLEM\n"
-        "1      pipeline  local  -                                     -             -       "
+        "1      pipeline  local     -                                     -             -       "
         "It is too large.\n"
-        "2      pipeline  tcp    mac 0-3 (1.0 GiB), box 4-5 (1.0 GiB)  1000.0 tok/s  -       -\n"
-        "2      tensor    mlx    -                                     -             -       "
+        "2      pipeline  tcp       mac 0-3 (1.0 GiB), box 4-5 (1.0 GiB)  1000.0 tok/s  -       -\n"
+        "2      tensor    mlx_ring  -                                     -             -       "
         "Not yet.\n"
     )
     assert exo("instance", "preview", "exo-demo", "--json").json() == api.previews
