@@ -63,10 +63,11 @@ def test_two_hosts_give_the_tokens_of_one(cluster: Cluster) -> None:
     first.daemon.delete(instance)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "sleeps"])
+@pytest.mark.parametrize(
+    ("rank", "sign"), [(1, signal.SIGKILL), (0, signal.SIGSTOP)], ids=["dies", "sleeps"]
+)
 def test_a_group_that_loses_a_runner_ends_its_answers_and_comes_back(
-    cluster: Cluster, sign: signal.Signals, rank: int
+    cluster: Cluster, rank: int, sign: signal.Signals
 ) -> None:
     instance = split(cluster)
     asked, before = cluster.hosts[0], pids(cluster, instance)
