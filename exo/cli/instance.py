@@ -38,6 +38,7 @@ class Meta(StrEnum):
 
     tcp = "tcp"
     mlx_ring = "mlx_ring"
+    mlx_jaccl = "mlx_jaccl"
     mlx_nccl = "mlx_nccl"
 
 

@@ -7,7 +7,7 @@ others of its group have given up by then, and a group cannot be formed again.
 from collections.abc import Sequence
 from typing import Any
 
-from exo.cluster.state import Instance, InstanceMeta, Sharding
+from exo.cluster.state import Instance, Sharding
 from exo.errors import Forbidden, RingError
 
 
@@ -51,7 +51,7 @@ def usable(instance: Instance, hosts: Sequence[str], node: str) -> list[str]:
     Raises:
         RingError: there is none.
     """
-    if instance.placement.instance_meta is not InstanceMeta.MLX_RING:
+    if not is_grouped(instance):
         return list(hosts)
     found = [host for host in hosts if ":" not in host]
     if hosts and not found:

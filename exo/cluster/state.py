@@ -72,14 +72,17 @@ class InstanceMeta(_Named):
     LOCAL = "local"
     TCP = "tcp"
     MLX_RING = "mlx_ring"
+    MLX_JACCL = "mlx_jaccl"
     MLX_NCCL = "mlx_nccl"
 
     @property
-    def group(self) -> Literal["", "ring", "nccl"]:
+    def group(self) -> Literal["", "ring", "jaccl", "nccl"]:
         """The backend, as `mx.distributed` calls it."""
         match self:
             case InstanceMeta.MLX_RING:
                 return "ring"
+            case InstanceMeta.MLX_JACCL:
+                return "jaccl"
             case InstanceMeta.MLX_NCCL:
                 return "nccl"
             case _:

@@ -276,7 +276,11 @@ class Worker:
         load = self._load_message(instance, shard, path)
         process.send(load.model_copy(update={"draft_path": draft_path}))
         async for message in process.messages():
-            if isinstance(message, Quiet) and local.ready_at and groups.is_grouped(instance):
+            if (
+                isinstance(message, Quiet)
+                and local.ready_at is not None
+                and groups.is_grouped(instance)
+            ):
                 process.kill(f"it said nothing for {QUIET_SECONDS} s, and its group gave it up")
             else:
                 await self._heard(local, message)

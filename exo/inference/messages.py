@@ -59,7 +59,7 @@ class Load(Wire):
     kv_bits: int | None = None
     draft: str | None = None
     draft_path: Path | None = None
-    group: Literal["", "ring", "nccl"] = ""
+    group: Literal["", "ring", "jaccl", "nccl"] = ""
     tensor: bool = False
 
 

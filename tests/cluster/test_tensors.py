@@ -108,7 +108,7 @@ def test_more_nodes_are_taken_where_that_is_faster():
             large(),
             TENSOR.model_copy(update={"instance_meta": InstanceMeta.MLX_NCCL}),
             "instance_meta",
-            "mlx_nccl links CUDA devices",
+            "mlx_nccl links cuda devices, and 0 nodes of these have one",
         ),
         (
             large(),

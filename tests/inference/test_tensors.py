@@ -1,5 +1,7 @@
 """Models that are split by tensors compute what they compute whole."""
 
+import json
+
 import pytest
 
 from exo.errors import ModelInvalid
@@ -70,6 +72,19 @@ def test_a_ring_of_mlx_is_told_the_address_of_every_rank():
         "MLX_RANK": "1",
         "MLX_HOSTFILE": '[["10.0.0.1:5000"], ["10.0.0.2:5001"]]',
     }
+
+
+def test_macs_are_told_the_devices_of_the_cables_between_them():
+    around = [Address(f"10.0.0.{n}", 5000, f"en{n}a", f"en{n}b") for n in range(4)]
+    two = settings("jaccl", 1, around[:2])
+    assert two == {
+        "MLX_RANK": "1",
+        "MLX_JACCL_COORDINATOR": "10.0.0.0:5000",
+        "MLX_IBV_DEVICES": '[[null, "rdma_en0b"], ["rdma_en1b", null]]',
+    }
+    four = settings("jaccl", 0, around)
+    assert four["MLX_JACCL_RING"] == "1"
+    assert json.loads(four["MLX_IBV_DEVICES"])[1] == ["rdma_en1a", None, "rdma_en1b", None]
 
 
 def test_cuda_devices_are_told_where_the_first_rank_is():

@@ -11,6 +11,8 @@ from exo.models.card import ModelCard
 
 # Of many nodes, so many are named.
 _NAMED = 3
+# What links devices of one kind only.
+_FOR = {InstanceMeta.MLX_NCCL: "cuda", InstanceMeta.MLX_JACCL: "metal"}
 _NODES_HINT = "`exo node list` shows them with their ids."
 
 
@@ -46,10 +48,11 @@ def candidates(
             raise _no_draft(f"{least} nodes with the weights of {card.model_id}", wanted.draft)
     if wanted.grouped:
         able = _allowing_groups(able, least)
-    if wanted.instance_meta is InstanceMeta.MLX_NCCL:
-        able = [node for node in able if node.device and node.device.kind == "cuda"]
+    if kind := _FOR.get(wanted.instance_meta or InstanceMeta.LOCAL):
+        able = [node for node in able if node.device and node.device.kind == kind]
         if len(able) < least:
-            raise _meta(f"mlx_nccl links CUDA devices, and {count(len(able))} of these have one.")
+            what = f"{wanted.instance_meta} links {kind} devices"
+            raise _meta(f"{what}, and {count(len(able))} of these have one.")
     pieces = len(card.boundaries) - 1
     if least > pieces and wanted.sharding is Sharding.PIPELINE:
         raise PlacementImpossible(

@@ -20,22 +20,43 @@ from exo.errors import RingError
 from exo.inference.ring.gathering import Address
 
 # What MLX's own messages begin with when a rank is lost.
-_LOST = ("[ring]", "[nccl]")
+_LOST = ("[ring]", "[jaccl]", "[nccl]")
+# What names a file, rather than to be what stands in it.
+_FILES = ("MLX_HOSTFILE", "MLX_IBV_DEVICES")
+# Up to so many ranks are all neighbours of each other.
+_MESH = 3
 
 
 def settings(backend: str, rank: int, addresses: Sequence[Address]) -> dict[str, str]:
-    """The environment variables that say who is in a group: pure. What MLX_HOSTFILE is to name is
-    the content of that file."""
+    """The environment variables that say who is in a group: pure. Those that are to name a file
+    have what stands in it."""
     common = {"MLX_RANK": str(rank)}
-    if backend == "nccl":
-        first = addresses[0]
-        return {
-            **common,
-            "MLX_WORLD_SIZE": str(len(addresses)),
-            "NCCL_HOST_IP": first.host,
-            "NCCL_PORT": str(first.port),
-        }
-    return {**common, "MLX_HOSTFILE": json.dumps([[str(address)] for address in addresses])}
+    first = addresses[0]
+    match backend:
+        case "nccl":
+            return {
+                **common,
+                "MLX_WORLD_SIZE": str(len(addresses)),
+                "NCCL_HOST_IP": first.host,
+                "NCCL_PORT": str(first.port),
+            }
+        case "jaccl":
+            devices = {"MLX_IBV_DEVICES": json.dumps(_rdma_devices(addresses))}
+            ring = {"MLX_JACCL_RING": "1"} if len(addresses) > _MESH else {}
+            return {**common, **devices, **ring, "MLX_JACCL_COORDINATOR": str(first)}
+        case _:
+            hosts = json.dumps([[str(address)] for address in addresses])
+            return {**common, "MLX_HOSTFILE": hosts}
+
+
+def _rdma_devices(addresses: Sequence[Address]) -> list[list[str | None]]:
+    """By rank, the device that leads to each other rank, as macOS calls that of an interface."""
+    size = len(addresses)
+    found: list[list[str | None]] = [[None] * size for _ in addresses]
+    for rank, address in enumerate(addresses):
+        found[rank][(rank - 1) % size] = f"rdma_{address.before}"
+        found[rank][(rank + 1) % size] = f"rdma_{address.after}"
+    return found
 
 
 def join(backend: str, rank: int, addresses: Sequence[Address]) -> mx.distributed.Group:
@@ -46,10 +67,10 @@ def join(backend: str, rank: int, addresses: Sequence[Address]) -> mx.distribute
     """
     variables = settings(backend, rank, addresses)
     with tempfile.TemporaryDirectory(prefix="exo-group-") as folder:
-        if hosts := variables.get("MLX_HOSTFILE"):
-            file = Path(folder) / "hosts.json"
-            file.write_text(hosts, "utf-8")
-            variables["MLX_HOSTFILE"] = str(file)
+        for name in variables.keys() & set(_FILES):
+            file = Path(folder) / f"{name}.json"
+            file.write_text(variables[name], "utf-8")
+            variables[name] = str(file)
         os.environ.update(variables)
         try:
             return mx.distributed.init(backend=backend, strict=True)

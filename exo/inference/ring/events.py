@@ -59,8 +59,8 @@ class Ring(Protocol):
     from threads of its own."""
 
     @property
-    def local_host(self) -> str:
-        """The address at which the rank before reaches this one.
+    def local_hosts(self) -> tuple[str, str]:
+        """This side's addresses of the links to the rank before and to the next one.
 
         Raises:
             RingError: the ring is down.

@@ -18,10 +18,13 @@ from exo.inference.ring.frames import Frame, Kind
 
 
 class Address(NamedTuple):
-    """Where a rank takes the connections of its group: an IPv4 address and a port."""
+    """Where a rank takes the connections of its group: an IPv4 address and a port; and the names of
+    the interfaces of its links, to the rank before and to the next one, as far as they have any."""
 
     host: str
     port: int
+    before: str = ""
+    after: str = ""
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
@@ -64,6 +67,9 @@ def _frame(addresses: Sequence[Address]) -> Frame:
 def _read(frame: Frame) -> list[Address]:
     try:
         body: Any = msgpack.unpackb(frame.body)
-        return [Address(str(host), int(port)) for host, port in body]
+        return [
+            Address(str(host), int(port), str(before), str(after))
+            for host, port, before, after in body
+        ]
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise RingError("A neighbour in the ring sent addresses that cannot be read.") from error

@@ -78,11 +78,11 @@ class TcpRing:
                 self._end("The ring is formed anew.")
 
     @property
-    def local_host(self) -> str:
+    def local_hosts(self) -> tuple[str, str]:
         with self._lock:
-            if not self._up or self._previous is None:
+            if not self._up or self._previous is None or self._next is None:
                 raise RingError("The ring is down.")
-            return self._previous.local_host
+            return self._previous.local_host, self._next.local_host
 
     def allow_silence(self, seconds: float) -> None:
         with self._lock:

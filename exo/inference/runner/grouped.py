@@ -6,7 +6,10 @@ this process and starts another; only a process that is in no group yet forms it
 """
 
 import socket
+import threading
 import time
+
+import psutil
 
 from exo.errors import RingError
 from exo.inference.engine import RingEngine
@@ -14,7 +17,7 @@ from exo.inference.messages import Failed, Load, RingLost, WireError
 from exo.inference.ring.events import RingDown, RingEvent
 from exo.inference.ring.frames import Frame, Kind
 from exo.inference.ring.gathering import Address, first, told
-from exo.inference.runner.link import Link
+from exo.inference.runner.link import Link, leave
 from exo.inference.runner.ranked import RankedRunner
 from exo.inference.runner.service import Service
 
@@ -22,6 +25,7 @@ from exo.inference.runner.service import Service
 JOIN_SECONDS = 20.0
 # The last rank is the first that connects. One that finds nobody yet waits a whole second.
 _HEAD_START = 0.1
+_END_SECONDS = 5.0
 
 
 class GroupedRunner(RankedRunner):
@@ -42,6 +46,10 @@ class GroupedRunner(RankedRunner):
     def _fail(self, reason: str) -> None:
         error = RingError(f"The ring of this model's nodes broke: {reason}", retry_after=2)
         self._link.send(Failed(error=WireError.of(error)))
+        # The daemon ends this process at once, unless it sleeps.
+        end = threading.Timer(_END_SECONDS, leave, (1,))
+        end.daemon = True
+        end.start()
 
     def _waits(self) -> bool:
         return not self._started or super()._waits()
@@ -53,7 +61,7 @@ class GroupedRunner(RankedRunner):
     def _begin(self, life: int) -> None:
         self._life = life
         with self._ring_trouble():
-            self._own = _free_address(self._ring.local_host)
+            self._own = _free_address(*self._ring.local_hosts)
             if self._head:
                 self._ring.send(first(self._own), life)
 
@@ -107,8 +115,8 @@ class GroupedRunner(RankedRunner):
             self._link.send(RingLost(reason=reason))
 
 
-def _free_address(host: str) -> Address:
-    """A port of this host that nobody listens on.
+def _free_address(host: str, after: str) -> Address:
+    """A port of this host that nobody listens on, and the interfaces of both addresses.
 
     Raises:
         RingError: there is none, or it is an IPv6 address.
@@ -117,6 +125,14 @@ def _free_address(host: str) -> Address:
         raise RingError(f"mx.distributed has no links over IPv6, and this rank is at {host}.")
     try:
         with socket.create_server((host, 0)) as listener:
-            return Address(host, listener.getsockname()[1])
+            port: int = listener.getsockname()[1]
     except OSError as error:
         raise RingError(f"No port of {host} is free: {error}.") from error
+    return Address(host, port, _interface(host), _interface(after))
+
+
+def _interface(host: str) -> str:
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(address.address == host for address in addresses):
+            return name
+    return ""
