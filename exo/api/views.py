@@ -331,6 +331,8 @@ def instance_view(node: Node, instance: Instance) -> InstanceView:
 
 
 def _encrypted(state: ClusterState, instance: Instance) -> bool | None:
+    if instance.placement.instance_meta.group:
+        return False
     head = state.runner(instance.instance_id, 0)
     if head is None or head.ring is None:
         return None

@@ -265,10 +265,9 @@ def details(instance: JsonObject, names: Mapping[str, str]) -> str:
             ("Status", _status(instance)),
             *([("Reason", instance["reason"])] if instance.get("reason") else []),
             ("Sharding", instance["sharding"]),
-            ("Links", instance["instance_meta"]),
+            ("Links", _links(instance)),
             ("Context", f"{instance['context_length']} tokens"),
             ("Concurrency", instance["concurrency"]),
-            *([("Links", "NOT encrypted")] if instance.get("encrypted") is False else []),
             *([("KV cache", f"{bits} bits")] if (bits := instance.get("kv_bits")) else []),
             *([("Drafts", drafts_text(instance))] if instance.get("draft") else []),
             ("Created", instance["created_at"]),
@@ -289,6 +288,11 @@ def details(instance: JsonObject, names: Mapping[str, str]) -> str:
     return "\n\n".join(
         [facts, shards, *([ring_text(ring)] if (ring := instance.get("ring")) else [])]
     )
+
+
+def _links(instance: JsonObject) -> str:
+    plain = ", NOT encrypted" if instance.get("encrypted") is False else ""
+    return f"{instance['instance_meta']}{plain}"
 
 
 def drafts_text(instance: JsonObject) -> str:

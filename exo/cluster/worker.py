@@ -276,11 +276,8 @@ class Worker:
         load = self._load_message(instance, shard, path)
         process.send(load.model_copy(update={"draft_path": draft_path}))
         async for message in process.messages():
-            if (
-                isinstance(message, Quiet)
-                and local.ready_at is not None
-                and groups.is_grouped(instance)
-            ):
+            ready = local.ready_at is not None
+            if isinstance(message, Quiet) and ready and groups.is_grouped(instance):
                 process.kill(f"it said nothing for {QUIET_SECONDS} s, and its group gave it up")
             else:
                 await self._heard(local, message)
@@ -377,10 +374,9 @@ class Worker:
         """A runner is gone: tell the state, which starts its successor, then its requests: a
         client that tries again at once must find that it has to wait."""
         now = asyncio.get_running_loop().time()
-        steady = local.ready_at is not None and (
-            # That another was lost is no failure of its own.
-            now - local.ready_at > STEADY_SECONDS or isinstance(error, RingError)
-        )
+        # That another was lost is no failure of its own.
+        blameless = isinstance(error, RingError)
+        steady = local.ready_at is not None and (blameless or now - local.ready_at > STEADY_SECONDS)
         requests, local.process = local.requests, None
         if self._locals.get(key) is local:
             log.warning("%s", error)

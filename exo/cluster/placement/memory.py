@@ -77,25 +77,35 @@ class Sizes:
         element = 4 if cast or self.card.dtype == "float32" else 2
         per_layer = self.card.kv_bytes_per_token(element, self._kv_bits) // self.n_layers
         per_token = per_layer * (end - start)
-        if start == 0 and self._draft is not None:
-            whole = Part(total=self._draft.storage_size, packed=self._draft.packed_size)
-            weights += _loaded(whole, self._draft, cast=cast)
-            element = 4 if cast or self._draft.dtype == "float32" else 2
-            per_token += self._draft.kv_bytes_per_token(element)
+        if start == 0:
+            drafting = self._drafting(cast)
+            weights, per_token = weights + drafting.weights, per_token + drafting.per_token
         return Need(weights, working, per_token)
 
     def equal_part(self, nodes: int, *, cast: Cast) -> Need:
         """What each of so many nodes needs that have an equal part of every layer: the embedding
-        and the head too, and while it loads one layer as a whole."""
+        and the head too, and while it loads one layer as a whole. Any of them may be rank 0, which
+        has the draft model."""
         layers = self._layers[cast]
         largest = max(end - start for start, end in pairwise(layers))
         weights = -(-layers[-1] // nodes) + self._shared[cast]
         weights += self._embedding[cast] + self._head[cast]
         element = 4 if cast or self.card.dtype == "float32" else 2
-        per_token = self.card.kv_bytes_per_token(element)
+        per_token = self.card.kv_bytes_per_token(element, self._kv_bits)
         if not (self.card.shares and self.card.shares.latent):
             per_token = -(-per_token // nodes)
-        return Need(weights, self._working + self._logits + largest, per_token)
+        drafting = self._drafting(cast)
+        working = self._working + self._logits + largest
+        return Need(weights + drafting.weights, working, per_token + drafting.per_token)
+
+    def _drafting(self, cast: Cast) -> Need:
+        """What the draft model needs, if there is one."""
+        draft = self._draft
+        if draft is None:
+            return Need(0, 0, 0)
+        whole = Part(total=draft.storage_size, packed=draft.packed_size)
+        element = 4 if cast or draft.dtype == "float32" else 2
+        return Need(_loaded(whole, draft, cast=cast), 0, draft.kv_bytes_per_token(element))
 
     def layer(self, index: int, *, cast: Cast) -> int:
         """Bytes of one layer in memory."""

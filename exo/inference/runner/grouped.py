@@ -32,14 +32,15 @@ class GroupedRunner(RankedRunner):
     """One rank, from its first message to its end. It loads once, when its group is formed."""
 
     def __init__(self, link: Link, engine: RingEngine, load: Load, service: Service) -> None:
-        self._joined = self._started = False
+        self._joined = self._started = self._left = False
         self._own: Address | None = None
         super().__init__(link, engine, load, service)
 
     def _post(self, event: RingEvent) -> None:
         """From a thread of the ring."""
         if self._joined and isinstance(event, RingDown):
-            self._fail(event.reason)
+            if not self._left:
+                self._fail(event.reason)
         else:
             super()._post(event)
 
@@ -50,6 +51,11 @@ class GroupedRunner(RankedRunner):
         end = threading.Timer(_END_SECONDS, leave, (1,))
         end.daemon = True
         end.start()
+
+    def leave(self) -> None:
+        # The daemon is told why by whoever has this rank leave.
+        self._left = True
+        super().leave()
 
     def _waits(self) -> bool:
         return not self._started or super()._waits()

@@ -41,9 +41,7 @@ class RankedRunner:
         self._load = load
         self._service = service
         self._head = load.rank == 0
-        self._ring = TcpRing(
-            load.rank, load.ring_host, self._post, encrypted=load.ring_encrypted
-        )
+        self._ring = TcpRing(load.rank, load.ring_host, self._post, encrypted=load.ring_encrypted)
         self._memory: int | None = None
         self._life: int | None = None
         self._warming = False
