@@ -52,6 +52,15 @@ class Objective(StrEnum):
 ObjectiveOption = Annotated[
     Objective | None, typer.Option(help="Fast answers one by one, or many at a time.")
 ]
+ShardingOption = Annotated[
+    Sharding | None, typer.Option(help="Some layers on each node, or a part of every layer.")
+]
+MetaOption = Annotated[
+    Meta | None,
+    typer.Option(
+        help="What links the nodes: exo's encrypted links, or mx.distributed's, which are not."
+    ),
+]
 ContextOption = Annotated[
     int | None,
     typer.Option("--context", min=1, help="Longest prompt and answer together, in tokens."),
@@ -78,16 +87,8 @@ def create(  # noqa: PLR0913, PLR0917  one for each flag
         typer.Option(metavar="A=0-9,B=10-15", help="Give these layers to these nodes, in order."),
     ] = None,
     objective: ObjectiveOption = None,
-    sharding: Annotated[
-        Sharding | None,
-        typer.Option(help="Some layers on each node, or a part of every layer."),
-    ] = None,
-    meta: Annotated[
-        Meta | None,
-        typer.Option(
-            help="What links the nodes: exo's encrypted links, or mx.distributed's, which are not."
-        ),
-    ] = None,
+    sharding: ShardingOption = None,
+    meta: MetaOption = None,
     context: ContextOption = None,
     concurrency: ConcurrencyOption = None,
     draft: Annotated[
