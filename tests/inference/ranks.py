@@ -186,8 +186,10 @@ class Group(Ranks):
     """So many ranks with a group of `mx.distributed`, each with a part of every layer, or with
     layers of its own if it is cut. As their daemons do, a rank that gives up is ended."""
 
-    def __init__(self, folder: Path, layers: int, size: int, cuts: Sequence[int] = ()) -> None:
-        load: dict[str, Any] = {"group": "ring"}
+    def __init__(
+        self, folder: Path, layers: int, size: int, cuts: Sequence[int] = (), **load: Any
+    ) -> None:
+        load["group"] = "ring"
         if not cuts:
             load |= {"tensor": True, "start_layer": 0, "end_layer": layers, "plan": "all"}
         super().__init__(folder, layers, cuts or [0] * (size - 1), **load)

@@ -57,6 +57,23 @@ async def test_packed_weights_are_split_between_their_groups(tmp_path: Path):
         assert await several.answer("a", max_tokens=12) == expected
 
 
+async def test_quantised_keys_and_values_are_split_between_heads(tmp_path: Path):
+    wide = make_model(tmp_path / "wide", layers=2, scale=2, heads=2)
+    async for one in running(Ranks(wide, 2, [], kv_bits=8)):
+        expected = await one.answer("a", max_tokens=12)
+    async for several in running(Group(wide, 2, 2, kv_bits=8)):
+        assert await several.answer("a", max_tokens=12) == expected
+
+
+async def test_drafts_change_nothing_about_the_answers(folder: Path):
+    async for one in running(Ranks(folder, LAYERS, [])):
+        expected = [await one.answer(TEXTS[2], sampling=s, max_tokens=24) for s in SAMPLINGS]
+    guessing = Group(folder, LAYERS, 2, draft="ngram")
+    async for several in running(guessing):
+        found = [await several.answer(TEXTS[2], sampling=s, max_tokens=24) for s in SAMPLINGS]
+    assert found == expected
+
+
 async def test_three_ranks_answer_as_one(folder: Path):
     # Ranks that wait for each other keep a core busy, so more of them than cores are slow.
     async for one in running(Ranks(folder, LAYERS, [])):
