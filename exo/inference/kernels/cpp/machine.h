@@ -32,11 +32,11 @@ inline float multiply_in_registers(int64_t count, bool integers) {
     i32x16 sums[kChains] = {};
     f32x16 factor = splat(0.5f);
     i32x16 pairs = i32x16{} + 3;
+    // Not to be computed once and for all.
+    asm volatile("" : "+m"(factor), "+m"(pairs));
+    const f32x16 f = factor;
+    const i32x16 p = pairs;
     for (int64_t i = 0; i < (end - begin) * count / 64 / kChains; ++i) {
-      // Not to be computed once and for all.
-      asm volatile("" : "+m"(factor), "+m"(pairs));
-      const f32x16 f = factor;
-      const i32x16 p = pairs;
       if (integers) {
         for (int c = 0; c < kChains; ++c) sums[c] = dot2(sums[c], p, p);
       } else {

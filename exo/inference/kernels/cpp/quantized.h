@@ -211,8 +211,8 @@ struct QuantizedKernels {
       });
       return;
     }
-    // A range takes some tens of microseconds.
-    const int64_t grain = std::max<int64_t>(1, 65536 / (q.k * q.rows));
+    // A range takes some microseconds: whoever is late to begin has little to be waited for.
+    const int64_t grain = std::max<int64_t>(1, 16384 / (q.k * q.rows));
     Pool::shared().run(blocks, grain, [&](int64_t begin, int64_t end) {
       switch (q.rows) {
         case 1:
