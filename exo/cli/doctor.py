@@ -1,6 +1,7 @@
 """`exo doctor`: what stands in the way of `exo start`, and what to do about it."""
 
 import json
+import os
 import platform
 import shutil
 import socket
@@ -122,7 +123,12 @@ def probe_device() -> Probe:
     command = [sys.executable, "-P", "-m", "exo.probe", str(local.find_paths().cache)]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=PROBE_TIMEOUT, check=False
+            command,
+            env={**os.environ, "EXO_KERNELS": _kernels()},
+            capture_output=True,
+            text=True,
+            timeout=PROBE_TIMEOUT,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return Probe(None, f"no answer within {PROBE_TIMEOUT:.0f} s")
@@ -132,6 +138,16 @@ def probe_device() -> Probe:
         last = done.stderr.strip().splitlines()[-1:] or ["no output"]
         return Probe(None, f"the probe ended with code {done.returncode}: {last[0]}")
     return Probe(said, "") if done.returncode == 0 else Probe(None, str(said.get("error")))
+
+
+def _kernels() -> str:
+    """The setting; what is wrong with settings is another check's business."""
+    from exo.config import load_settings  # noqa: PLC0415  not paid for by `exo --help`
+
+    try:
+        return load_settings(local.find_paths()).kernels
+    except ExoError:
+        return "on"
 
 
 def check_mlx(probe: Probe) -> Check:
