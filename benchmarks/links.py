@@ -51,7 +51,7 @@ def make_links(services: Services, on_event: Callable[[LinkEvent], None]) -> Lin
 async def bulk(_: str, body: Body) -> AsyncGenerator[Body]:
     """`[items, bytes]` → so many items of so many bytes."""
     assert isinstance(body, list)
-    count, size = map(int, body)  # pyright: ignore[reportArgumentType]
+    count, size = map(int, body)  # pyright: ignore[reportArgumentType]  this file's own two numbers
     chunk = os.urandom(size)
     for _number in range(count):
         yield chunk

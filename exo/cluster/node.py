@@ -7,6 +7,7 @@ own replica.
 import asyncio
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from typing import TypeVar
 
 from exo.cluster.commands import CreateInstance, DeleteInstance, DrainNode, find_instance, find_node
 from exo.cluster.events import Entry
@@ -40,6 +41,8 @@ from exo.models.registry import Registry
 from exo.p2p.network import Body, LinkMeasure, Network
 from exo.p2p.reach import hosts
 from exo.p2p.term import Term
+
+Stats = TypeVar("Stats", RingStats, DraftStats)
 
 # Seconds that another node gets to say what it could do for a model.
 SAMPLE_PATIENCE = 3.0
@@ -138,19 +141,21 @@ class Node:
 
     def ring_stats(self, instance: Instance) -> RingStats | None:
         """How an instance's ring worked some seconds ago; None if it has not, or has none."""
-        node_id = instance.placement.shards[0].node_id
-        if node_id == self.options.node_id:
-            return self.worker.ring_stats.get(instance.instance_id)
-        found = self.network.metadata(node_id).get("rings", {}).get(instance.instance_id)
-        return RingStats.model_validate(found) if found else None
+        return self._stats(instance, self.worker.ring_stats, "rings", RingStats)
 
     def draft_stats(self, instance: Instance) -> DraftStats | None:
         """What became of an instance's drafts, some seconds ago; None if it has none."""
+        return self._stats(instance, self.worker.draft_stats, "drafts", DraftStats)
+
+    def _stats(
+        self, instance: Instance, own: Mapping[str, Stats], key: str, kind: type[Stats]
+    ) -> Stats | None:
+        """What the runner of rank 0 says: of this node, or in the heartbeats of another."""
         node_id = instance.placement.shards[0].node_id
         if node_id == self.options.node_id:
-            return self.worker.draft_stats.get(instance.instance_id)
-        found = self.network.metadata(node_id).get("drafts", {}).get(instance.instance_id)
-        return DraftStats.model_validate(found) if found else None
+            return own.get(instance.instance_id)
+        found = self.network.metadata(node_id).get(key, {}).get(instance.instance_id)
+        return kind.model_validate(found) if found else None
 
     # Commands.
 

@@ -27,6 +27,12 @@ PATIENCE = 60.0
 _OWN_VIEW = ("status", "since", "memory", "latency", "links")
 
 
+def pids(cluster: "Cluster", instance: Json) -> list[int]:
+    """The runner of each rank."""
+    shards = cluster.hosts[0].state()["instances"][instance["instance_id"]]["shards"]
+    return [shard["runner"]["pid"] for shard in shards]
+
+
 class Cluster:
     """The hosts of `lan`, each with the settings that it is started with from life to life."""
 

@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.daemon import DONE, Json, error_of
 from tests.models_maker import make_model
 
-from .cluster import Cluster, command
+from .cluster import Cluster, command, pids
 from .conftest import MakeLan
 
 pytestmark = pytest.mark.e2e
@@ -43,11 +43,6 @@ def split(cluster: Cluster, **wanted: object) -> Json:
     instance = command(cluster.hosts[0], body)
     cluster.ready(instance)
     return instance
-
-
-def pids(cluster: Cluster, instance: Json) -> list[int]:
-    shards = cluster.hosts[0].state()["instances"][instance["instance_id"]]["shards"]
-    return [shard["runner"]["pid"] for shard in shards]
 
 
 def test_two_hosts_give_the_tokens_of_one(cluster: Cluster) -> None:

@@ -42,25 +42,46 @@ class _PackedLayer(nn.Module):
     _holds: Packed
     _rows: int
 
-    def _multiply(self, x: mx.array) -> mx.array:
-        y = self.library.matmul(x, self.packed, self._holds)
+    def _product(self, x: mx.array) -> mx.array:
+        return self.library.matmul(x, self.packed, self._holds)
+
+    def _with_bias(self, y: mx.array) -> mx.array:
         bias = _array(self, "bias")
         return y if bias is None else y + bias
 
-    def _multiply_and_sum(self, x: mx.array) -> mx.array:
-        part = self.library.matmul(x, self.packed, self._holds)
+
+class _Multiplies(_PackedLayer):
+    def __call__(self, x: mx.array) -> mx.array:
+        return self._with_bias(self._product(x))
+
+
+class _Sums(_PackedLayer):
+    """Has a part of the columns, so that the products of all nodes are to be summed."""
+
+    def __call__(self, x: mx.array) -> mx.array:
         group = cast("mx.distributed.Group", cast("Any", self).group)
-        y = mx.distributed.all_sum(part, group=group)
+        return self._with_bias(mx.distributed.all_sum(self._product(x), group=group))
+
+
+class _Chooses(_PackedLayer):
+    """Has a matrix for each expert."""
+
+    def __call__(self, x: mx.array, indices: mx.array, sorted_indices: bool = False) -> mx.array:
+        del sorted_indices
+        y = self.library.gather_matmul(x, self.packed, indices, self._holds)
         bias = _array(self, "bias")
-        return y if bias is None else y + bias
-
-    def _choose(self, x: mx.array, experts: mx.array) -> mx.array:
-        y = self.library.gather_matmul(x, self.packed, experts, self._holds)
-        bias = _array(self, "bias")
-        return y if bias is None else y + mx.expand_dims(bias[experts], -2)
+        return y if bias is None else y + mx.expand_dims(bias[indices], -2)
 
 
-class _PackedNumbers(_PackedLayer):
+class _Table(_PackedLayer):
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.library.take_rows(self.packed, x, self._holds)
+
+    def as_linear(self, x: mx.array) -> mx.array:
+        return self._product(x)
+
+
+class _Numbers(_PackedLayer):
     stock: ClassVar[type[nn.Module]]
 
     @property
@@ -76,68 +97,36 @@ class _PackedNumbers(_PackedLayer):
         cast("dict[str, Any]", layer).pop("packed")
 
 
-class PackedLinear(_PackedNumbers, nn.Linear):
+class PackedLinear(_Multiplies, _Numbers, nn.Linear):
     stock = nn.Linear
 
-    def __call__(self, x: mx.array) -> mx.array:
-        return self._multiply(x)
+
+class PackedQuantizedLinear(_Multiplies, nn.QuantizedLinear): ...
 
 
-class PackedQuantizedLinear(_PackedLayer, nn.QuantizedLinear):
-    def __call__(self, x: mx.array) -> mx.array:
-        return self._multiply(x)
+class PackedAllToSharded(_Multiplies, nn.AllToShardedLinear): ...
 
 
-class PackedAllToSharded(_PackedLayer, nn.AllToShardedLinear):
-    """A part of the rows of a weight that several nodes have."""
-
-    def __call__(self, x: mx.array) -> mx.array:
-        return self._multiply(x)
+class PackedQuantizedAllToSharded(_Multiplies, nn.QuantizedAllToShardedLinear): ...
 
 
-class PackedQuantizedAllToSharded(_PackedLayer, nn.QuantizedAllToShardedLinear):
-    def __call__(self, x: mx.array) -> mx.array:
-        return self._multiply(x)
+class PackedShardedToAll(_Sums, nn.ShardedToAllLinear): ...
 
 
-class PackedShardedToAll(_PackedLayer, nn.ShardedToAllLinear):
-    """A part of the columns, so that the products of all nodes are to be summed."""
-
-    def __call__(self, x: mx.array) -> mx.array:
-        return self._multiply_and_sum(x)
+class PackedQuantizedShardedToAll(_Sums, nn.QuantizedShardedToAllLinear): ...
 
 
-class PackedQuantizedShardedToAll(_PackedLayer, nn.QuantizedShardedToAllLinear):
-    def __call__(self, x: mx.array) -> mx.array:
-        return self._multiply_and_sum(x)
-
-
-class _PackedTable(_PackedLayer):
-    def __call__(self, x: mx.array) -> mx.array:
-        return self.library.take_rows(self.packed, x, self._holds)
-
-    def as_linear(self, x: mx.array) -> mx.array:
-        return self._multiply(x)
-
-
-class PackedEmbedding(_PackedTable, _PackedNumbers, nn.Embedding):
+class PackedEmbedding(_Table, _Numbers, nn.Embedding):
     stock = nn.Embedding
 
 
-class PackedQuantizedEmbedding(_PackedTable, nn.QuantizedEmbedding):
-    pass
+class PackedQuantizedEmbedding(_Table, nn.QuantizedEmbedding): ...
 
 
-class PackedSwitchLinear(_PackedLayer, SwitchLinear):
-    def __call__(self, x: mx.array, indices: mx.array, sorted_indices: bool = False) -> mx.array:
-        del sorted_indices
-        return self._choose(x, indices)
+class PackedSwitchLinear(_Chooses, SwitchLinear): ...
 
 
-class PackedQuantizedSwitchLinear(_PackedLayer, QuantizedSwitchLinear):
-    def __call__(self, x: mx.array, indices: mx.array, sorted_indices: bool = False) -> mx.array:
-        del sorted_indices
-        return self._choose(x, indices)
+class PackedQuantizedSwitchLinear(_Chooses, QuantizedSwitchLinear): ...
 
 
 def _pack_dense(module: nn.Module, library: Library) -> bool:

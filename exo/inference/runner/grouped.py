@@ -23,7 +23,8 @@ from exo.inference.runner.service import Service
 
 # While a rank joins its group it can say nothing: MLX keeps Python's lock.
 JOIN_SECONDS = 20.0
-# The last rank is the first that connects. One that finds nobody yet waits a whole second.
+# The last rank is the first that connects. One that finds nobody yet waits a whole second, and MLX
+# has no event for that the others listen.
 _HEAD_START = 0.1
 _END_SECONDS = 5.0
 

@@ -64,4 +64,4 @@ def run(
 stub: Any = ModuleType("exo.daemon")
 stub.run = run
 sys.modules["exo.daemon"] = stub
-exo.daemon = stub  # type: ignore[attr-defined]
+exo.daemon = stub  # type: ignore[attr-defined]  the stub takes its place

@@ -105,16 +105,9 @@ struct DenseKernels {
 };
 
 inline void run_dense(const Dense& all) {
-  constexpr int64_t most = 510;  // rows that are kept as float32 at once
-  for (int64_t first = 0; first < all.rows; first += most) {
-    Dense d = all;
-    d.rows = std::min(most, all.rows - first);
-    if (d.x_rows) d.x_rows += first;
-    else d.x = row_of(all.x, all.type, first, all.k);
-    if (d.out_rows) d.out_rows += first;
-    else d.out = const_cast<char*>(row_of(all.out, all.type, first, all.n));
+  by_rows(all, 510, [](const Dense& d) {
     with_format(d.weights, [&](auto format) { DenseKernels<decltype(format)>::run(d); });
-  }
+  });
 }
 
 }  // namespace exo::EXO_ISA

@@ -249,19 +249,8 @@ inline void run_quantized_with(const Quantized& q) {
   }
 }
 
-// At most this many rows are kept as integers at once.
-constexpr int64_t kMostRows = 512;
-
 inline void run_quantized(const Quantized& all) {
-  for (int64_t first = 0; first < all.rows; first += kMostRows) {
-    Quantized q = all;
-    q.rows = std::min(kMostRows, all.rows - first);
-    if (q.x_rows) q.x_rows += first;
-    else q.x = row_of(all.x, all.type, first, all.k);
-    if (q.out_rows) q.out_rows += first;
-    else q.out = const_cast<char*>(row_of(all.out, all.type, first, all.n));
-    run_quantized_with(q);
-  }
+  by_rows(all, 512, [](const Quantized& q) { run_quantized_with(q); });
 }
 
 }  // namespace exo::EXO_ISA

@@ -41,6 +41,20 @@ EXO_INLINE int64_t at(const int32_t* rows, int64_t row) {
   return rows ? rows[row] : row;
 }
 
+// Compute a product by at most `most` rows at once, as many as are worth keeping ready.
+template <class Product, class Go>
+void by_rows(const Product& all, int64_t most, Go&& go) {
+  for (int64_t first = 0; first < all.rows; first += most) {
+    Product some = all;
+    some.rows = std::min(most, all.rows - first);
+    if (some.x_rows) some.x_rows += first;
+    else some.x = row_of(all.x, all.type, first, all.k);
+    if (some.out_rows) some.out_rows += first;
+    else some.out = const_cast<char*>(row_of(all.out, all.type, first, all.n));
+    go(some);
+  }
+}
+
 // As float32, by blocks of kChunk columns: element (r, c) is at [c / kChunk][r][c % kChunk].
 constexpr int64_t kChunk = 128;
 
