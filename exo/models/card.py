@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from exo.models.image_traits import ImageTraits
 from exo.models.shares import Shares
 from exo.models.weights import Part, Weights
 
@@ -39,7 +40,7 @@ class ModelCard(BaseModel):
     they lie, where the files could be read; `cuts` before which layers the list may be cut, None
     if before any. `shares` says what every node must get an equal part of when the layers are split
     by tensors, None if they cannot be. `sampling` are the model's own defaults for temperature,
-    top_p and the like.
+    top_p and the like. `image` says what an image model can draw; it is None for those of text.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -67,6 +68,7 @@ class ModelCard(BaseModel):
     shares: Shares | None = None
     created: int = 0
     sampling: dict[str, float] = {}
+    image: ImageTraits | None = None
 
     def kv_bytes_per_token(self, element_size: int, bits: int | None = None) -> int:
         """Bytes of keys and values of one token over all layers; of `bits` each, if they are

@@ -58,7 +58,9 @@ class Loaded:
     runner: Json
 
     def check(self, cluster: Cluster, retries: int = 0) -> None:
-        """It is the same runner, and every host can use it."""
+        """It is the same runner, and every host can use it, once all are one cluster: a host that
+        is alone still would place the model anew."""
+        cluster.agree()
         cluster.ready(self.instance)
         for host in cluster.hosts:
             now = runner_of(host, self.instance)

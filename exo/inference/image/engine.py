@@ -1,0 +1,74 @@
+"""What an image engine is: the one that draws, behind the runner's queue.
+
+As in `exo.inference.engine`, everything is called from the process's main thread only.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Protocol
+
+from exo.inference.engine import OnProgress
+from exo.inference.messages import Load
+
+
+@dataclass(frozen=True)
+class DrawSpec:
+    """One picture; see `DrawRequest`."""
+
+    prompt: str
+    width: int
+    height: int
+    steps: int
+    seed: int
+    guidance: float | None = None
+    negative_prompt: str | None = None
+    images: tuple[bytes, ...] = ()
+    mask: bytes | None = None
+    strength: float | None = None
+
+
+@dataclass(frozen=True)
+class Stroke:
+    """One step of one picture is done."""
+
+    step: int
+    steps: int
+
+
+class Picture(Protocol):
+    """A picture that is being drawn."""
+
+    def steps(self) -> Generator[Stroke]:
+        """Every advance computes one denoising step; the first also encodes the prompt. Closing it
+        gives the picture up.
+
+        Raises:
+            RequestError: this model cannot draw that.
+        """
+        ...
+
+    def png(self) -> bytes:
+        """As it would be by now; after the last step, as it is."""
+        ...
+
+
+class ImageEngine(Protocol):
+    """Draws pictures, one after the other."""
+
+    def load(self, load: Load, progress: OnProgress) -> int:
+        """Load the model; return the bytes it takes.
+
+        Raises:
+            ModelInvalid: the files are not a model this engine can compute.
+        """
+        ...
+
+    def warm_up(self) -> None:
+        """Compute once, so that the first request does not pay for what comes once."""
+        ...
+
+    def begin(self, spec: DrawSpec) -> Picture: ...
+
+    def peak_memory(self) -> int:
+        """Bytes at most in use since the last call."""
+        ...
