@@ -11,6 +11,7 @@ own config, data and state folders):
     H/data/term.json            the highest term of a master that this node has seen
     H/data/state.db             the event log and its snapshots (SQLite)
     H/data/models/              model folders, in mlx-lm layout
+    H/data/images/              pictures whose address was asked for, for an hour
     H/state/exo.lock            held by the running daemon
     H/state/daemon.json         pid and address of the running daemon
     H/state/device.json         the last measurement of this device
@@ -84,6 +85,12 @@ class Settings(BaseModel):
         256, ge=0, description="Requests that may wait for a slot of one instance before 429."
     )
     max_body_mb: int = Field(32, ge=1, description="Largest request body, in MiB.")
+    images_mb: int = Field(
+        512,
+        ge=0,
+        description="Disk space for pictures that are fetched by their address, in MiB; the oldest "
+        "make room for new ones.",
+    )
     drain_seconds: float = Field(
         10.0, ge=0, description="Seconds that open requests get to finish when the daemon stops."
     )
@@ -151,6 +158,10 @@ class Paths:
     @property
     def models(self) -> Path:
         return self.data / "models"
+
+    @property
+    def images(self) -> Path:
+        return self.data / "images"
 
     @property
     def lock(self) -> Path:

@@ -19,6 +19,7 @@ from aiohttp import web
 from exo import __version__
 from exo.api.app import make_app
 from exo.api.context import Context
+from exo.api.image_store import ImageStore
 from exo.api.views import state_view
 from exo.cluster.catalogue import Catalogue
 from exo.cluster.local import NodeOptions
@@ -198,6 +199,7 @@ class _Daemon:
             catalogue=catalogue,
             serving=Serving(node, catalogue, options),
             security=Security(node.network, cluster, node),
+            images=ImageStore(self._paths.images, settings.images_mb * 2**20),
         )
 
     def _ready(self, context: Context, api: str) -> None:

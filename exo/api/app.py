@@ -2,7 +2,17 @@
 
 from aiohttp import web
 
-from exo.api import chat, cluster, images, instances, middleware, models, nodes, security
+from exo.api import (
+    chat,
+    cluster,
+    images,
+    instances,
+    middleware,
+    models,
+    nodes,
+    security,
+    stored_images,
+)
 from exo.api.context import CONTEXT, Context
 from exo.api.openapi import add_openapi
 from exo.api.routes import Route
@@ -15,6 +25,7 @@ ROUTES: list[Route] = [
     *models.ROUTES,
     *chat.ROUTES,
     *images.ROUTES,
+    *stored_images.ROUTES,
 ]
 
 
@@ -27,4 +38,5 @@ def make_app(context: Context, *, host: str, max_body: int) -> web.Application:
     for route in ROUTES:
         app.router.add_route(route.method, route.path, route.handler)
     add_openapi(app, ROUTES)
+    app.cleanup_ctx.append(stored_images.keep_clean)
     return app

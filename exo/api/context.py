@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from exo.api.image_store import ImageStore
 from exo.cluster.catalogue import Catalogue
 from exo.cluster.node import Node
 from exo.cluster.security import Security
@@ -19,6 +20,7 @@ class Context:
     catalogue: Catalogue
     serving: Serving
     security: Security
+    images: ImageStore
     draining: bool = False
 
     async def card(self, name: str) -> ModelCard:

@@ -1,22 +1,274 @@
-"""The image endpoints, which this version does not have yet."""
+"""`/v1/images/generations`, `/v1/images/edits` and their benchmarked twins."""
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 from aiohttp import web
 
-from exo.api.routes import Route
-from exo.api.views import ErrorView
-from exo.errors import NotImplementedYet
+from exo.api.context import Context, context_of
+from exo.api.image_adapter import (
+    Given,
+    Sources,
+    needs,
+    quality_of,
+    refusal,
+    stats_view,
+    to_draw,
+    traits_of,
+    unmet,
+    usage_of,
+)
+from exo.api.image_files import encode, read_sources
+from exo.api.image_form import Form, read_form
+from exo.api.image_schema import (
+    BenchImagesView,
+    CompletedView,
+    EditForm,
+    EditRequest,
+    ImageRequest,
+    ImagesView,
+    PartialImageView,
+    PictureView,
+    without_refused,
+)
+from exo.api.routes import Route, json_response, read_json, validate
+from exo.api.sse import EventStream
+from exo.api.stored_images import address
+from exo.errors import EngineError, Unavailable
+from exo.inference.ids import new_id
+from exo.inference.image.types import (
+    DrawFinished,
+    Drawing,
+    Drawn,
+    DrawRequest,
+    DrawStats,
+    Preview,
+)
+from exo.models.card import ModelCard, Task
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Kind = Literal["image_generation", "image_edit"]
+
+# Pictures are large when they are decoded: only so many at once.
+_pool = ThreadPoolExecutor(2, "pictures")
 
 
-async def refuse(_: web.Request) -> web.Response:
-    raise NotImplementedYet("This version of exo makes no images yet.", hint="It answers text.")
+@dataclass
+class _Drawing:
+    """One request on its way through the API."""
+
+    kind: Kind
+    body: ImageRequest
+    card: ModelCard
+    draw: DrawRequest
+    sources: Sources | None
+    bench: bool
+    created: int
+
+    def event(self, index: int) -> dict[str, Any]:
+        """What all events about picture `index` say."""
+        return {**self._common(), "created_at": self.created, "image_index": index}
+
+    def partial(self, preview: Preview, data: str) -> PartialImageView:
+        return PartialImageView(
+            **self.event(preview.index),
+            type=cast("Any", f"{self.kind}.partial_image"),
+            partial_image_index=preview.number,
+            b64_json=data,
+        )
+
+    def completed(self, index: int, data: str) -> CompletedView:
+        return CompletedView(
+            **self.event(index),
+            type=cast("Any", f"{self.kind}.completed"),
+            b64_json=data,
+            seed=self.draw.seed + index,
+            usage=usage_of(self.draw, 1, self.sources),
+        )
+
+    def whole(self, pictures: list[PictureView], stats: DrawStats) -> ImagesView:
+        view = ImagesView(
+            **self._common(),
+            created=self.created,
+            data=pictures,
+            usage=usage_of(self.draw, len(pictures), self.sources),
+        )
+        if not self.bench:
+            return view
+        return BenchImagesView(**dict(view), generation_stats=stats_view(stats))
+
+    def _common(self) -> dict[str, Any]:
+        return {
+            "output_format": self.body.file_format,
+            "quality": quality_of(self.draw.steps, traits_of(self.card)),
+            "size": f"{self.draw.width}x{self.draw.height}",
+        }
+
+    async def encoded(self, png: bytes) -> bytes:
+        """A picture in the format that the client wants."""
+        return await _in_thread(encode, png, self.body.file_format, self.body.output_compression)
 
 
+async def generate(request: web.Request) -> web.StreamResponse:
+    return await _generate(request, bench=False)
+
+
+async def generate_bench(request: web.Request) -> web.StreamResponse:
+    return await _generate(request, bench=True)
+
+
+async def edit(request: web.Request) -> web.StreamResponse:
+    return await _edit(request, bench=False)
+
+
+async def edit_bench(request: web.Request) -> web.StreamResponse:
+    return await _edit(request, bench=True)
+
+
+async def _generate(request: web.Request, *, bench: bool) -> web.StreamResponse:
+    body = validate(ImageRequest, without_refused(await read_json(request)))
+    card = await _able_card(request, body, Given())
+    draw = to_draw(body, card, new_id("img"))
+    drawing = _Drawing("image_generation", body, card, draw, None, bench, int(time.time()))
+    return await _answer(request, drawing)
+
+
+async def _edit(request: web.Request, *, bench: bool) -> web.StreamResponse:
+    form = await read_form(request)
+    body = validate(EditRequest, without_refused(form.body()))
+    card = await _able_card(request, body, _given(form))
+    sources = await _in_thread(read_sources, form.images, form.mask, traits_of(card))
+    draw = to_draw(body, card, new_id("img"), sources)
+    drawing = _Drawing("image_edit", body, card, draw, sources, bench, int(time.time()))
+    return await _answer(request, drawing)
+
+
+def _given(form: Form) -> Given:
+    return Given(images=len(form.images), mask=form.mask is not None)
+
+
+async def _able_card(request: web.Request, body: ImageRequest, given: Given) -> ModelCard:
+    """The model's card, before anything is placed or decoded for it.
+
+    Raises:
+        ModelNotFound: no model has that name.
+        RequestError: it cannot do what is asked.
+    """
+    context = context_of(request)
+    _require_open(context)
+    card = await context.serving.card_for(body.model, Task.IMAGE)
+    if need := unmet(card, needs(body, given)):
+        raise refusal(card, need, await context.catalogue.here())
+    return card
+
+
+def _require_open(context: Context) -> None:
+    if context.draining:
+        raise Unavailable("This node is stopping.", hint="Try another node.", retry_after=5)
+
+
+async def _answer(request: web.Request, drawing: _Drawing) -> web.StreamResponse:
+    context = context_of(request)
+    instance = await context.serving.instance_for(drawing.body.model, Task.IMAGE)
+    outputs = context.node.draw(instance, drawing.draw)
+    async with aclosing(outputs):
+        await anext(outputs)  # Accepted; or a refusal, which still can be an HTTP status.
+        if drawing.body.stream:
+            return await _stream(request, drawing, outputs)
+        return await _whole(request, drawing, outputs)
+
+
+async def _whole(
+    request: web.Request, drawing: _Drawing, outputs: AsyncGenerator[Any]
+) -> web.Response:
+    drawn: dict[int, bytes] = {}
+    async for output in outputs:
+        match output:
+            case Drawn(index=index, png=png):
+                drawn[index] = await drawing.encoded(png)
+            case DrawFinished(stats=stats):
+                files = [drawn[index] for index in range(drawing.draw.n)]
+                pictures = await _pictures(request, drawing, files)
+                return json_response(drawing.whole(pictures, stats))
+            case _:
+                pass
+    raise EngineError("The runner ended the pictures without finishing them.")
+
+
+async def _pictures(
+    request: web.Request, drawing: _Drawing, files: list[bytes]
+) -> list[PictureView]:
+    seeds = [drawing.draw.seed + index for index in range(len(files))]
+    if drawing.body.response_format == "url":
+        images = context_of(request).images
+        ids = await asyncio.to_thread(images.save, files, drawing.body.file_format)
+        return [
+            PictureView(b64_json=None, url=address(request, image_id), seed=seed)
+            for image_id, seed in zip(ids, seeds, strict=True)
+        ]
+    return [
+        PictureView(b64_json=_base64(file), url=None, seed=seed)
+        for file, seed in zip(files, seeds, strict=True)
+    ]
+
+
+async def _stream(
+    request: web.Request, drawing: _Drawing, outputs: AsyncGenerator[Any]
+) -> web.StreamResponse:
+    """OpenAI's events; what it has none for are comments, which clients pass over."""
+    stream = EventStream(request)
+    await stream.open()
+
+    async def send(output: object) -> None:
+        match output:
+            case Drawing(index=index, step=step, steps=steps):
+                await stream.comment(f"step {step}/{steps} image {index}")
+            case Preview(png=png):
+                await event(drawing.partial(output, _base64(await drawing.encoded(png))))
+            case Drawn(index=index, png=png):
+                await event(drawing.completed(index, _base64(await drawing.encoded(png))))
+            case DrawFinished(stats=stats) if drawing.bench:
+                figures = stats_view(stats).model_dump(mode="json")
+                await stream.comment(f"generation_stats {json.dumps(figures)}")
+            case _:
+                pass
+
+    async def event(view: PartialImageView | CompletedView) -> None:
+        await stream.send(view.model_dump(mode="json"), event=view.type)
+
+    if await stream.forward(outputs, send):
+        await stream.done()
+    return stream.response
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+async def _in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """`call` in one of the threads for pictures."""
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_pool, partial(call, *args, **kwargs))
+
+
+_ERRORS = (400, 404, 429, 500, 503, 507)
+_STREAMS = PartialImageView | CompletedView
 ROUTES = [
-    Route("POST", path, refuse, "Not available yet", ErrorView, "images", errors=(501,))
-    for path in (
-        "/v1/images/generations",
-        "/bench/images/generations",
-        "/v1/images/edits",
-        "/bench/images/edits",
-    )
-]
+    Route("POST", "/v1/images/generations", generate, "Draw pictures", ImagesView, "images",
+          body=ImageRequest, streams=_STREAMS, errors=_ERRORS),
+    Route("POST", "/bench/images/generations", generate_bench, "Draw pictures, with statistics",
+          BenchImagesView, "images", body=ImageRequest, streams=_STREAMS, errors=_ERRORS),
+    Route("POST", "/v1/images/edits", edit, "Edit pictures", ImagesView, "images",
+          form=EditForm, streams=_STREAMS, errors=_ERRORS),
+    Route("POST", "/bench/images/edits", edit_bench, "Edit pictures, with statistics",
+          BenchImagesView, "images", form=EditForm, streams=_STREAMS, errors=_ERRORS),
+]  # fmt: skip

@@ -58,18 +58,23 @@ def _operation(route: Route, path: str, schemas: dict[str, Any]) -> dict[str, An
         "parameters": [*_path_parameters(path), *_query_parameters(route)],
         "responses": _responses(route, schemas),
     }
-    if route.body is not None:
-        operation["requestBody"] = {
-            "required": True,
-            "content": {"application/json": {"schema": _schema(route.body, schemas, "validation")}},
-        }
+    for content_type, body in (
+        ("application/json", route.body),
+        ("multipart/form-data", route.form),
+    ):
+        if body is not None:
+            schema = _schema(body, schemas, "validation")
+            operation["requestBody"] = {
+                "required": True,
+                "content": {content_type: {"schema": schema}},
+            }
     return operation
 
 
 def _responses(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     content: dict[str, Any] = {
-        "application/json": {"schema": _schema(route.response, schemas, "serialization")}
-    }
+        media: {"schema": {"type": "string", "contentMediaType": media}} for media in route.media
+    } or {"application/json": {"schema": _schema(route.response, schemas, "serialization")}}
     if route.streams is not None:
         content["text/event-stream"] = {
             "schema": {
@@ -82,7 +87,7 @@ def _responses(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     if 501 not in route.errors:
         responses["200"] = {"description": route.summary, "content": content}
-    errors = {403, *route.errors, *((413, 400) if route.body else ())}
+    errors = {403, *route.errors, *((413, 400) if route.body or route.form else ())}
     for status in sorted(errors):
         schema = _schema(ErrorView, schemas, "serialization")
         responses[str(status)] = {

@@ -22,7 +22,8 @@ class _Nothing(BaseModel):
 @dataclass(frozen=True)
 class Route:
     """`response` is the type of the 200 body; `errors` the other statuses it may answer with.
-    `streams` is the type of the `data:` lines where the answer may be an event stream."""
+    `streams` is the type of the `data:` lines where the answer may be an event stream. `form` is
+    the type of a multipart body. `media` are the content types of an answer that is no JSON."""
 
     method: Literal["GET", "POST", "DELETE"]
     path: str
@@ -31,8 +32,10 @@ class Route:
     response: Any
     tag: str
     body: type[BaseModel] | None = None
+    form: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
     streams: Any = None
+    media: tuple[str, ...] = ()
     errors: tuple[int, ...] = ()
 
 

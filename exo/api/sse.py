@@ -30,8 +30,11 @@ class EventStream:
         """Send the headers: from here on an error is an event."""
         await self.response.prepare(self._request)
 
-    async def send(self, data: dict[str, Any], event_id: int | None = None) -> None:
+    async def send(
+        self, data: dict[str, Any], event_id: int | None = None, event: str | None = None
+    ) -> None:
         head = f"id: {event_id}\n" if event_id is not None else ""
+        head += f"event: {event}\n" if event is not None else ""
         text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
         await self.response.write(f"{head}data: {text}\n\n".encode())
 

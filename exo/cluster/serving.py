@@ -7,9 +7,16 @@ from exo.cluster.catalogue import Catalogue
 from exo.cluster.node import Node
 from exo.cluster.placement import Wanted
 from exo.cluster.state import ClusterState, Instance
-from exo.errors import ModelNotFound, Unavailable
+from exo.errors import ModelNotFound, RequestError, Unavailable
 from exo.inference.ids import new_id
-from exo.models.card import ModelCard
+from exo.models.card import ModelCard, Task
+
+# How many models an error names.
+NAMED = 6
+_MISTAKES = {
+    Task.TEXT: "makes images; it does not answer in words.",
+    Task.IMAGE: "answers in words; it makes no images.",
+}
 
 
 @dataclass(frozen=True)
@@ -29,19 +36,40 @@ class Serving:
         self._options = options
         self._placing = asyncio.Lock()
 
-    async def instance_for(self, name: str) -> Instance:
+    async def card_for(self, name: str, task: Task) -> ModelCard:
+        """The model called `name`, which must be one for this task.
+
+        Raises:
+            ModelNotFound, ModelInvalid: see `Catalogue.card`.
+            RequestError: it is a model for something else.
+        """
+        found = self._present(name)
+        card = found[0].card if found else await self._catalogue.card(name)
+        if task not in card.tasks:
+            cards = await self._catalogue.here()
+            able = [one.model_id for one in cards if task in one.tasks]
+            raise RequestError(
+                f"{card.model_id} {_MISTAKES[task]}",
+                hint=f"These do: {', '.join(able[:NAMED])}." if able else None,
+                param="model",
+            )
+        return card
+
+    async def instance_for(self, name: str, task: Task = Task.TEXT) -> Instance:
         """A ready instance of the model called `name`: of those that this node is linked with, the
         least busy one.
 
         Raises:
             ModelNotFound: no model has that name, or it is not placed and may not be.
+            RequestError: it is not a model for this task.
             PlacementImpossible: it fits nowhere.
             Unavailable: it was not ready in time, or failed to load.
         """
+        card = await self.card_for(name, task)
         found = self._present(name)
         if not found:
             async with self._placing:  # Two requests at once make one instance.
-                found = self._present(name) or [await self._place(name)]
+                found = self._present(name) or [await self._place(card, name)]
         model_id = found[0].card.model_id
         try:
             async with asyncio.timeout(self._options.wait):
@@ -50,8 +78,7 @@ class Serving:
             pass
         return self._best(model_id)
 
-    async def _place(self, name: str) -> Instance:
-        card = await self._catalogue.card(name)
+    async def _place(self, card: ModelCard, name: str) -> Instance:
         if not self._options.auto_place:
             raise ModelNotFound(
                 f"{card.model_id} is not running.",
