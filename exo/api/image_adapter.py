@@ -227,16 +227,18 @@ def fitted(width: int, height: int, traits: ImageTraits) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
-def usage_of(draw: DrawRequest, pictures: int, sources: Sources | None) -> ImageUsageView:
-    """The usage of so many of the pictures."""
+def usage_of(
+    draw: DrawRequest, pictures: int, sources: Sources | None, words: int
+) -> ImageUsageView:
+    """The usage of so many of the pictures; `words` are the tokens of the prompt."""
     read = sum(_tokens(*size) for size in sources.sizes) if sources else 0
     made = _tokens(draw.width, draw.height) * pictures
     return ImageUsageView(
-        input_tokens=read,
-        input_tokens_details=InputTokensView(image_tokens=read, text_tokens=0),
+        input_tokens=read + words,
+        input_tokens_details=InputTokensView(image_tokens=read, text_tokens=words),
         output_tokens=made,
         output_tokens_details=InputTokensView(image_tokens=made, text_tokens=0),
-        total_tokens=read + made,
+        total_tokens=read + words + made,
     )
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 READABLE = ("PNG", "JPEG", "WEBP")
 # Pixels of one upload; looked at before it is decoded.
 MAX_PIXELS = 64_000_000
+# Bytes of all images of one request, as engines take them: they cross to the runner in one message.
+MAX_BYTES = 48 * 2**20
 # What Pillow's decoders raise for files that are damaged or end too early.
 _DAMAGED = (
     OSError,
@@ -66,6 +68,10 @@ def read_sources(uploads: Sequence[Upload], mask: Upload | None, traits: ImageTr
                 _png(_given_mask(mask, picture.size), size) if mask else _own_mask(picture, size)
             )
         images.append(_png(_flat(picture), size))
+    if sum(map(len, images)) > MAX_BYTES:
+        raise RequestError(
+            "The images are too large together.", hint="Send fewer or smaller ones.", param="image"
+        )
     return Sources(images=tuple(images), sizes=tuple(sizes), mask=marked)
 
 

@@ -121,7 +121,7 @@ class InputTokensView(View):
 
 
 class ImageUsageView(View):
-    """Counted in pictures: a token is a square of 16 by 16 pixels. Text is not counted."""
+    """A token of an image is a square of 16 by 16 pixels."""
 
     input_tokens: int
     input_tokens_details: InputTokensView

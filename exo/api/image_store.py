@@ -9,6 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,12 +77,12 @@ class ImageStore:
         with self._lock:
             if unfinished:
                 for file in self._folder.glob(f"*{_UNFINISHED}"):
-                    file.unlink(missing_ok=True)
+                    _remove(file)
             now = self._clock()
             files = self._files()
             for one in files:
                 if one.expires <= now:
-                    one.path.unlink(missing_ok=True)
+                    _remove(one.path)
             return min((one.expires - now for one in files if one.expires > now), default=None)
 
     def _make_room(self, needed: int) -> None:
@@ -90,7 +91,7 @@ class ImageStore:
         for one in files:
             if used + needed <= self._max_bytes:
                 return
-            one.path.unlink(missing_ok=True)
+            _remove(one.path)
             used -= one.size
 
     def _write(self, picture: bytes, form: str) -> str:
@@ -101,7 +102,7 @@ class ImageStore:
             part.write_bytes(picture)
             part.replace(self._folder / f"{image_id}.{form}")
         except OSError as error:
-            part.unlink(missing_ok=True)
+            _remove(part)
             raise StorageFull(
                 f"The picture cannot be kept on disk: {error.strerror}.",
                 hint=f"Free some space on the disk that holds {self._folder}, or ask for b64_json.",
@@ -121,3 +122,8 @@ class ImageStore:
                 made = StoredImage(path.stem, form, path, status.st_size, status.st_mtime)
                 found.append(made)
         return sorted(found, key=lambda one: one.created)
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # It has gone, or cannot be: the next time will tell.
+        path.unlink()

@@ -52,6 +52,7 @@ from exo.inference.image.types import (
     DrawStats,
     Preview,
 )
+from exo.inference.messages import Accepted
 from exo.models.card import ModelCard, Task
 
 P = ParamSpec("P")
@@ -73,6 +74,7 @@ class _Drawing:
     sources: Sources | None
     bench: bool
     created: int
+    prompt_tokens: int = 0
 
     def event(self, index: int) -> dict[str, Any]:
         """What all events about picture `index` say."""
@@ -92,7 +94,7 @@ class _Drawing:
             type=cast("Any", f"{self.kind}.completed"),
             b64_json=data,
             seed=self.draw.seed + index,
-            usage=usage_of(self.draw, 1, self.sources),
+            usage=usage_of(self.draw, 1, self.sources, self.prompt_tokens),
         )
 
     def whole(self, pictures: list[PictureView], stats: DrawStats) -> ImagesView:
@@ -100,7 +102,7 @@ class _Drawing:
             **self._common(),
             created=self.created,
             data=pictures,
-            usage=usage_of(self.draw, len(pictures), self.sources),
+            usage=usage_of(self.draw, len(pictures), self.sources, self.prompt_tokens),
         )
         if not self.bench:
             return view
@@ -181,7 +183,9 @@ async def _answer(request: web.Request, drawing: _Drawing) -> web.StreamResponse
     instance = await context.serving.instance_for(drawing.body.model, Task.IMAGE)
     outputs = context.node.draw(instance, drawing.draw)
     async with aclosing(outputs):
-        await anext(outputs)  # Accepted; or a refusal, which still can be an HTTP status.
+        accepted = await anext(outputs)  # Or a refusal, which still can be an HTTP status.
+        if isinstance(accepted, Accepted):
+            drawing.prompt_tokens = accepted.prompt_tokens
         if drawing.body.stream:
             return await _stream(request, drawing, outputs)
         return await _whole(request, drawing, outputs)

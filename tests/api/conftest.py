@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -9,7 +10,9 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from exo.api.app import make_app
 from exo.api.context import Context
+from exo.api.image_store import ImageStore
 
+from .painter import Studio, studio
 from .stub import StubNode, StubSecurity
 
 
@@ -34,14 +37,22 @@ class Served:
 
 
 @pytest.fixture
-async def served() -> AsyncIterator[Served]:
+async def served(tmp_path: Path) -> AsyncIterator[Served]:
     node, security = StubNode(), StubSecurity()
     context = Context(
         node=cast("Any", node),
         catalogue=cast("Any", None),
         serving=cast("Any", None),
         security=cast("Any", security),
+        images=ImageStore(tmp_path / "images", 2**20),
     )
     app = make_app(context, host="127.0.0.1", max_body=2**20)
     async with TestClient(TestServer(app, host="127.0.0.1")) as client:
         yield Served(client, node, security)
+
+
+@pytest.fixture
+async def paint(tmp_path: Path) -> AsyncIterator[Studio]:
+    """The image API of a node that draws at once."""
+    async with studio(tmp_path / "images") as made:
+        yield made
