@@ -5,7 +5,7 @@ as an `ExoError`: an error object of the API as the class that its code names.
 """
 
 import json
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -22,6 +22,9 @@ LOGS_HINT = "`exo logs` shows what it did last."
 TIMEOUT = 30.0
 
 JsonObject = dict[str, Any]
+# The files of a form: the field, the file's name and what is in it.
+Files = list[tuple[str, tuple[str, bytes]]]
+OnComment = Callable[[str], None]
 
 _chosen: list[str] = []
 
@@ -60,9 +63,17 @@ class Client:
             raise self._not_exo()
         return [self._object(item) for item in cast("list[object]", value)]
 
-    def post(self, path: str, body: JsonObject, *, timeout: float | None = TIMEOUT) -> JsonObject:
-        """POST `body`. A timeout of None waits for as long as the daemon computes."""
-        return self._object(self._call("POST", path, body=body, timeout=timeout))
+    def post(
+        self,
+        path: str,
+        body: JsonObject,
+        *,
+        files: Files | None = None,
+        timeout: float | None = TIMEOUT,
+    ) -> JsonObject:
+        """POST `body`, as a form if there are `files`. A timeout of None waits for as long as the
+        daemon computes."""
+        return self._object(self._call("POST", path, body=body, files=files, timeout=timeout))
 
     def delete(self, path: str) -> JsonObject:
         return self._object(self._call("DELETE", path))
@@ -72,9 +83,16 @@ class Client:
         params = {"follow": "true"} if since is None else {"follow": "true", "since": str(since)}
         yield from self._stream("GET", "/events", params=params)
 
-    def stream(self, path: str, body: JsonObject) -> Generator[JsonObject]:
-        """POST `body` and yield the objects of the answer's event stream."""
-        yield from self._stream("POST", path, body=body)
+    def stream(
+        self,
+        path: str,
+        body: JsonObject,
+        files: Files | None = None,
+        on_comment: OnComment | None = None,
+    ) -> Generator[JsonObject]:
+        """POST `body`, as a form if there are `files`, and yield the objects of the answer's event
+        stream. Its comments go to `on_comment`."""
+        yield from self._stream("POST", path, body=body, files=files, on_comment=on_comment)
 
     def _call(
         self,
@@ -83,11 +101,13 @@ class Client:
         *,
         params: Mapping[str, str | int | None] | None = None,
         body: JsonObject | None = None,
+        files: Files | None = None,
         timeout: float | None = TIMEOUT,
     ) -> object:
         given = {name: value for name, value in (params or {}).items() if value is not None}
+        sent = _sent(body, files)
         with self._translated():
-            response = self._http.request(method, path, params=given, json=body, timeout=timeout)
+            response = self._http.request(method, path, params=given, timeout=timeout, **sent)
         return self._content(response)
 
     def _stream(
@@ -97,14 +117,17 @@ class Client:
         *,
         params: dict[str, str] | None = None,
         body: JsonObject | None = None,
+        files: Files | None = None,
+        on_comment: OnComment | None = None,
     ) -> Iterator[JsonObject]:
+        sent = _sent(body, files)
         # No timeout: an event, or a token of a long prompt, may take its time.
-        request = self._http.stream(method, path, params=params, json=body, timeout=None)
+        request = self._http.stream(method, path, params=params, timeout=None, **sent)
         with self._translated(), request as response:
             if not response.is_success:
                 response.read()
                 self._content(response)
-            for data in sse_data(response.iter_bytes()):
+            for data in sse_data(response.iter_bytes(), on_comment):
                 item = self._object(_parse(data))
                 if error := _api_error(item, None):
                     raise error
@@ -191,8 +214,9 @@ def path_segment(text: str) -> str:
     return quote(text, safe="")
 
 
-def sse_data(chunks: Iterable[bytes]) -> Iterator[str]:
-    """The `data` of each server-sent event in a byte stream, up to `[DONE]`.
+def sse_data(chunks: Iterable[bytes], on_comment: OnComment | None = None) -> Iterator[str]:
+    """The `data` of each server-sent event in a byte stream, up to `[DONE]`. The text of comments
+    goes to `on_comment`.
 
     Lines end at LF only: U+2028 and its like are ordinary characters inside of JSON.
     """
@@ -204,12 +228,25 @@ def sse_data(chunks: Iterable[bytes]) -> Iterator[str]:
             line = raw.removesuffix(b"\r").decode(errors="replace")
             if line.startswith("data:"):
                 lines.append(line[5:].removeprefix(" "))
+            elif line.startswith(":") and on_comment:
+                on_comment(line[1:].removeprefix(" "))
             elif not line and lines:
                 data = "\n".join(lines)
                 lines.clear()
                 if data == "[DONE]":
                     return
                 yield data
+
+
+def _sent(body: JsonObject | None, files: Files | None) -> dict[str, Any]:
+    """A body for httpx: JSON, or a form whose fields are text, or JSON where they are none."""
+    if files is None:
+        return {"json": body}
+    fields = {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in (body or {}).items()
+    }
+    return {"data": fields, "files": files}
 
 
 def _parse(text: str | bytes) -> object:

@@ -17,6 +17,7 @@ from exo.cli import (
     doctor,
     dump,
     events,
+    image,
     instance,
     logs,
     model,
@@ -44,6 +45,7 @@ app.command()(start.start)
 app.command()(stop.stop)
 app.command()(status.status)
 app.command()(run.run)
+app.command()(image.image)
 app.add_typer(instance.app)
 app.add_typer(model.app)
 app.add_typer(node.app)

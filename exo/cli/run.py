@@ -43,7 +43,7 @@ def run(
     if prompt is None and out.json:
         raise RequestError("--json answers one prompt.", hint="Give PROMPT, or pipe it in.")
     options = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
-    with _connect_or_start() as api:
+    with connect_or_start() as api:
         instance = ensure_ready(api, model_argument(model))
         chat = Chat(api, instance["model_id"], options, system)
         if prompt is None:
@@ -167,7 +167,7 @@ def _answer(chat: Chat, prompt: str) -> None:
         out.note("The answer was cut at its longest; --max-tokens sets how long that is.")
 
 
-def _connect_or_start() -> Client:
+def connect_or_start() -> Client:
     """A client of a daemon that answers; starts this machine's if none runs."""
     try:
         with connect() as api:

@@ -8,6 +8,8 @@ from typing import Any
 
 from aiohttp import web
 
+from .fake_painter import FakePainter
+
 NODE_ID = "12D3KooWFakeNode"
 OTHER_ID = "12D3KooWOtherNode"
 TOKEN = "exo1-abcdefghijkl"
@@ -130,6 +132,7 @@ class FakeApi:
     def __init__(self) -> None:
         self.instances: dict[str, dict[str, Any]] = {}
         self.models = [MODEL]
+        self.painter = FakePainter()
         self.nodes = [node(NODE_ID, "box", role="master", latency=None)]
         self.links: list[dict[str, Any]] = []
         self.open_to_network = False
@@ -232,6 +235,8 @@ class FakeApi:
                 web.get("/instance/{id}", self._show),
                 web.delete("/instance/{id}", self._delete),
                 web.get("/events", self._events),
+                web.get("/v1/models/{id}", self._model),
+                *self.painter.routes(),
                 web.post("/v1/chat/completions", self._chat),
                 web.post("/bench/chat/completions", self._bench),
             ]
@@ -266,6 +271,11 @@ class FakeApi:
 
     def _list(self) -> dict[str, Any]:
         return {"object": "list", "data": list(self.instances.values())}
+
+    async def _model(self, request: web.Request) -> web.Response:
+        name = request.match_info["id"]
+        [found] = [one for one in self.models if name in {one["id"], *one["aliases"]}]
+        return web.json_response(found)
 
     async def _new_secret(self, _: web.Request) -> web.Response:
         self.locked = True
