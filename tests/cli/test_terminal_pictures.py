@@ -63,9 +63,8 @@ def test_kitty_gets_a_png_in_chunks(form: str):
 
 def test_iterm_gets_a_file():
     text, rows = render(file_of(picture()), Show.iterm, ROOM)
-    found = re.fullmatch(
-        r"\x1b]1337;File=inline=1;size=(\d+);width=20;height=(\d+);[^:]*:(.*)\x07", text
-    )
+    head = r"\x1b]1337;File=inline=1;size=(\d+);width=20;height=(\d+);[^:]*:"
+    found = re.fullmatch(head + r"(.*)\x07", text)
     assert found
     data = base64.b64decode(found[3])
     assert (int(found[1]), int(found[2])) == (len(data), rows)
@@ -100,11 +99,11 @@ def drawn(text: str) -> list[tuple[int, int, int]]:
         else:
             times = int(token[1:-1]) if token[0] == "!" else 1
             bits = ord(token[-1]) - 63
-            for _ in range(times):
+            for column in range(x, x + times):
                 for row in range(6):
                     if bits >> row & 1:
-                        pixels[x, y + row] = palette[color]
-                x += 1
+                        pixels[column, y + row] = palette[color]
+            x += times
     return [pixels[x, y] for y in range(height) for x in range(width)]
 
 
