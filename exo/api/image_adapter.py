@@ -19,7 +19,7 @@ from exo.models.card import ModelCard
 from exo.models.image_traits import ImageTraits
 
 # How much of the image stays, for the models that can be told so.
-STRENGTH = {None: 0.3, "low": 0.3, "high": 0.7}
+STRENGTH = {"low": 0.3, "high": 0.7}
 # Width and height of what all the models call a token; sizes are multiples of it.
 UNIT = 16
 # A seed that a person can read out.
@@ -147,7 +147,7 @@ def to_draw(
     width, height = _size(body, traits, sources)
     asked = body.advanced
     strength = None
-    if sources and traits.strength and isinstance(body, EditRequest):
+    if isinstance(body, EditRequest) and body.input_fidelity and traits.strength:
         strength = STRENGTH[body.input_fidelity]
     return DrawRequest(
         request_id=request_id,

@@ -50,7 +50,7 @@ async def test_an_edit(paint: Studio):
     [image] = asked.images
     assert opened(image).size == (64, 80)
     assert (opened(image).mode, opened(image).getpixel((0, 0))) == ("RGB", RED)
-    assert (asked.mask, asked.strength, asked.prompt) == (None, 0.3, "blue")
+    assert (asked.mask, asked.strength, asked.prompt) == (None, None, "blue")
 
 
 @pytest.mark.parametrize("name", ["image", "image[]"])
@@ -162,6 +162,8 @@ async def test_what_a_model_cannot_names_those_that_can(
 async def test_strength_is_only_for_models_that_have_it(paint: Studio):
     await paint.edit(form(PNG, model="can-edit", input_fidelity="low"))
     assert paint.last.strength is None
+    await paint.edit(form(PNG, input_fidelity="low"))
+    assert paint.last.strength == 0.3
 
 
 async def test_streams(paint: Studio):
