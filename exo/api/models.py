@@ -8,10 +8,12 @@ from exo.api.context import context_of
 from exo.api.routes import Route, json_response
 from exo.api.views import View
 from exo.models.card import ModelCard
+from exo.models.image_traits import ImageTraits
 
 
 class ModelView(View):
-    """OpenAI's model object, with what exo knows beyond it. Sizes in bytes."""
+    """OpenAI's model object, with what exo knows beyond it. Sizes in bytes. `image` is what an
+    image model can draw."""
 
     id: str
     object: Literal["model"]
@@ -30,6 +32,7 @@ class ModelView(View):
     path: str | None
     supports_tensor: bool
     tasks: list[str]
+    image: ImageTraits | None
 
 
 class ModelListView(View):
@@ -52,7 +55,7 @@ async def show(request: web.Request) -> web.Response:
 
 
 def _view(card: ModelCard) -> ModelView:
-    return ModelView(**card.to_api())
+    return ModelView(**card.to_api(), image=card.image)
 
 
 ROUTES = [

@@ -204,7 +204,7 @@ def _image_model(api: Client, name: str) -> str:
     card = api.get(f"/v1/models/{path_segment(name)}")
     if "image" not in card["tasks"]:
         raise RequestError(
-            f"{card['id']} makes no images.", hint="`exo model list` shows the models that do."
+            f"{card['id']} makes no images.", hint="`exo model list` shows which do."
         )
     return name
 

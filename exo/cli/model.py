@@ -16,6 +16,7 @@ def list_(_json: JsonOption = False) -> None:
     rows = (
         (
             model["id"],
+            ", ".join(model["tasks"]),
             bytes_text(model["storage_size"]),
             model.get("quantization"),
             model["n_layers"],
@@ -25,5 +26,5 @@ def list_(_json: JsonOption = False) -> None:
         )
         for model in answer["data"]
     )
-    columns = ["model", "size", "quantization", "layers", "context", "here", "also called"]
+    columns = ["model", "for", "size", "quantization", "layers", "context", "here", "also called"]
     out.result(answer, lambda: table(columns, rows, empty="exo knows no models."))

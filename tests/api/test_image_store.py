@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -172,3 +174,26 @@ async def test_what_an_earlier_life_left_is_cleaned_at_the_start(tmp_path: Path)
     async with studio(folder):
         while path.exists():  # noqa: ASYNC110  a file tells nobody that it goes
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system, as root")
+def test_a_full_disk(tmp_path: Path):
+    """What does not fit leaves nothing behind, and what was there stays."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], check=True)
+    try:
+        store = ImageStore(folder, 2**20)
+        [kept] = store.save([b"x" * 100_000], "png")
+        with pytest.raises(StorageFull, match="No space left") as caught:
+            store.save([b"x" * 200_000], "png")
+        assert caught.value.status == 507
+        assert [one.image_id for one in store.all()] == [kept]
+        assert len(list(folder.iterdir())) == 1
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_daemon_starts_without_what_decodes_pictures():
+    code = "import sys, exo.daemon; sys.exit('PIL' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

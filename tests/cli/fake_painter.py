@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
-from PIL import Image
 
 SIZE = (32, 16)
 
 
 def picture(index: int, step: int, form: str = "png") -> bytes:
     """All of one colour, which says which picture it is, and how far."""
+    from PIL import Image  # noqa: PLC0415  not paid for by tests without pictures
+
     file = io.BytesIO()
     Image.new("RGB", SIZE, (index * 10, step * 10, 200)).save(file, form.upper())
     return file.getvalue()

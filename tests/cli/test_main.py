@@ -46,7 +46,7 @@ def test_an_error_of_the_api_is_one_line_and_its_exit_code(exo: Exo, api: FakeAp
 
 
 def test_a_bug_shows_where(exo: Exo, api: FakeApi) -> None:
-    api.models = [{"id": "no size"}]
+    api.models = [{"id": "no size", "tasks": []}]
 
     result = exo("model", "list")
 

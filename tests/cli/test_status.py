@@ -74,8 +74,8 @@ def test_status_of_another_machine_knows_no_pid(exo: Exo, paths: Paths, api: Fak
 
 def test_model_list(exo: Exo, api: FakeApi) -> None:
     assert exo("model", "list").out == (
-        "MODEL     SIZE     QUANTIZATION  LAYERS  CONTEXT  HERE  ALSO CALLED\n"
-        "exo-demo  3.0 MiB  4bit          6       4096     yes   demo\n"
+        "MODEL     FOR   SIZE     QUANTIZATION  LAYERS  CONTEXT  HERE  ALSO CALLED\n"
+        "exo-demo  text  3.0 MiB  4bit          6       4096     yes   demo\n"
     )
     assert exo("model", "list", "--json").json() == {"object": "list", "data": [MODEL]}
 

@@ -35,8 +35,8 @@ def run(
         raise PortInUse(f"Port {settings.port} is taken.", hint="Choose another.")
     if behaviour == "crash":
         os._exit(9)
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    from fake_api import NODE_ID, FakeApi  # noqa: PLC0415
+    sys.path.insert(0, str(Path(__file__).parents[3]))
+    from tests.cli.fake_api import NODE_ID, FakeApi  # noqa: PLC0415
 
     # Blocked before the server's thread begins, so that only sigwait below takes them.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
