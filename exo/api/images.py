@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, ParamSpec, TypeVar, cast
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast
 
 from aiohttp import web
 
@@ -42,6 +42,7 @@ from exo.api.image_schema import (
 from exo.api.routes import Route, json_response, read_json, validate
 from exo.api.sse import EventStream
 from exo.api.stored_images import address
+from exo.cluster.state import Instance
 from exo.errors import EngineError, Unavailable
 from exo.inference.ids import new_id
 from exo.inference.image.types import (
@@ -58,6 +59,7 @@ from exo.models.card import ModelCard, Task
 P = ParamSpec("P")
 T = TypeVar("T")
 Kind = Literal["image_generation", "image_edit"]
+Output = Accepted | Drawing | Preview | Drawn | DrawFinished
 
 # Pictures are large when they are decoded: only so many at once.
 _pool = ThreadPoolExecutor(2, "pictures")
@@ -118,6 +120,18 @@ class _Drawing:
     async def encoded(self, png: bytes) -> bytes:
         """A picture in the format that the client wants."""
         return await _in_thread(encode, png, self.body.file_format, self.body.output_compression)
+
+    async def text(self, png: bytes) -> str:
+        """The same in base64."""
+        return await _in_thread(_base64, await self.encoded(png))
+
+
+class _Draws(Protocol):
+    """What a node does for this module."""
+
+    def draw(self, instance: Instance, request: DrawRequest) -> AsyncGenerator[Output]:
+        """Run a request. Closing the generator cancels it."""
+        ...
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
@@ -181,7 +195,7 @@ def _require_open(context: Context) -> None:
 async def _answer(request: web.Request, drawing: _Drawing) -> web.StreamResponse:
     context = context_of(request)
     instance = await context.serving.instance_for(drawing.body.model, Task.IMAGE)
-    outputs = context.node.draw(instance, drawing.draw)
+    outputs = cast("_Draws", context.node).draw(instance, drawing.draw)
     async with aclosing(outputs):
         accepted = await anext(outputs)  # Or a refusal, which still can be an HTTP status.
         if isinstance(accepted, Accepted):
@@ -192,7 +206,7 @@ async def _answer(request: web.Request, drawing: _Drawing) -> web.StreamResponse
 
 
 async def _whole(
-    request: web.Request, drawing: _Drawing, outputs: AsyncGenerator[Any]
+    request: web.Request, drawing: _Drawing, outputs: AsyncGenerator[Output]
 ) -> web.Response:
     drawn: dict[int, bytes] = {}
     async for output in outputs:
@@ -220,13 +234,13 @@ async def _pictures(
             for image_id, seed in zip(ids, seeds, strict=True)
         ]
     return [
-        PictureView(b64_json=_base64(file), url=None, seed=seed)
+        PictureView(b64_json=await _in_thread(_base64, file), url=None, seed=seed)
         for file, seed in zip(files, seeds, strict=True)
     ]
 
 
 async def _stream(
-    request: web.Request, drawing: _Drawing, outputs: AsyncGenerator[Any]
+    request: web.Request, drawing: _Drawing, outputs: AsyncGenerator[Output]
 ) -> web.StreamResponse:
     """OpenAI's events; what it has none for are comments, which clients pass over."""
     stream = EventStream(request)
@@ -237,9 +251,9 @@ async def _stream(
             case Drawing(index=index, step=step, steps=steps):
                 await stream.comment(f"step {step}/{steps} image {index}")
             case Preview(png=png):
-                await event(drawing.partial(output, _base64(await drawing.encoded(png))))
+                await event(drawing.partial(output, await drawing.text(png)))
             case Drawn(index=index, png=png):
-                await event(drawing.completed(index, _base64(await drawing.encoded(png))))
+                await event(drawing.completed(index, await drawing.text(png)))
             case DrawFinished(stats=stats) if drawing.bench:
                 figures = stats_view(stats).model_dump(mode="json")
                 await stream.comment(f"generation_stats {json.dumps(figures)}")

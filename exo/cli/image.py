@@ -10,10 +10,11 @@ from typing import Annotated
 
 import typer
 
-from exo.cli.client import LOGS_HINT, Client, Files, JsonObject, model_argument, path_segment
+from exo.cli.client import LOGS_HINT, Client, Files, JsonObject, model_argument
 from exo.cli.image_paths import STDOUT, Target, target
 from exo.cli.image_view import View
 from exo.cli.instance import ModelArgument, ensure_ready
+from exo.cli.model import require_task
 from exo.cli.output import JsonOption, QuietOption, out
 from exo.cli.run import connect_or_start
 from exo.cli.terminal_pictures import Show
@@ -135,7 +136,8 @@ def image(  # noqa: PLR0913, PLR0917  one for each flag
         "advanced_params": _advanced(seed, steps, guidance, negative),
     }
     with connect_or_start() as api:
-        name = _image_model(api, model_argument(model))
+        name = model_argument(model)
+        require_task(api, name, "image")
         body = {"model": ensure_ready(api, name)["model_id"], **_given(fields)}
         if stream and output != STDOUT:
             pictures = _streamed(api, body, files, View(show, body["model"], n))
@@ -193,20 +195,6 @@ def _files(images: list[Path], mask: Path | None) -> Files | None:
         except OSError as error:
             raise RequestError(f"{path} cannot be read: {error.strerror}.") from error
     return files or None
-
-
-def _image_model(api: Client, name: str) -> str:
-    """The name, if it is one of an image model: one for text would be loaded in vain.
-
-    Raises:
-        RequestError: it is not.
-    """
-    card = api.get(f"/v1/models/{path_segment(name)}")
-    if "image" not in card["tasks"]:
-        raise RequestError(
-            f"{card['id']} makes no images.", hint="`exo model list` shows which do."
-        )
-    return name
 
 
 def _path(files: Files | None) -> str:

@@ -12,6 +12,7 @@ import typer
 
 from exo.cli.client import LOGS_HINT, Client, JsonObject, api_is_chosen, connect, model_argument
 from exo.cli.instance import ModelArgument, ensure_ready
+from exo.cli.model import require_task
 from exo.cli.output import JsonOption, out, printable
 from exo.cli.start import launch
 from exo.errors import DaemonError, DaemonNotRunning, ExoError, RequestError
@@ -44,6 +45,7 @@ def run(
         raise RequestError("--json answers one prompt.", hint="Give PROMPT, or pipe it in.")
     options = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
     with connect_or_start() as api:
+        require_task(api, model_argument(model), "text")
         instance = ensure_ready(api, model_argument(model))
         chat = Chat(api, instance["model_id"], options, system)
         if prompt is None:

@@ -5,6 +5,7 @@ import io
 import json
 from typing import Any
 
+import httpx
 import pytest
 from openai.types import ImagesResponse, image_gen_stream_event
 from openai.types.image_generate_params import (
@@ -337,3 +338,17 @@ async def test_a_client_that_leaves_ends_the_drawing(paint: Studio, stream: bool
             await paint.painter.begun.wait()
             asking.cancel()
         await paint.painter.closed.wait()
+
+
+async def test_a_client_that_sends_on_gets_its_answer(paint: Studio):
+    """Most clients send all of a body before they look at the answer."""
+    large = b"x" * 60 * 2**20
+    bodies: dict[str, Any] = {
+        "edits": {"files": {"image": ("a.png", large)}},
+        "generations": {"content": large},
+    }
+    async with httpx.AsyncClient(base_url=paint.url, trust_env=False, timeout=60) as client:
+        for path, body in bodies.items():
+            response = await client.post(f"/v1/images/{path}", **body)
+            assert response.status_code == 413
+            assert response.json()["error"]["code"] == "body_too_large"

@@ -274,7 +274,8 @@ class FakeApi:
 
     async def _model(self, request: web.Request) -> web.Response:
         name = request.match_info["id"]
-        [found] = [one for one in self.models if name in {one["id"], *one["aliases"]}]
+        fields = ("id", "name", "path")
+        [found] = [m for m in self.models if name in {*m["aliases"], *(m[f] for f in fields)}]
         return web.json_response(found)
 
     async def _new_secret(self, _: web.Request) -> web.Response:

@@ -12,7 +12,7 @@ import pytest
 from exo.config import Paths
 
 from .conftest import Exo
-from .fake_api import FakeApi, instance
+from .fake_api import MODEL, FakeApi, instance
 
 OPTIONS = {"stream": True, "stream_options": {"include_usage": True}}
 
@@ -87,6 +87,16 @@ def test_a_model_is_placed_with_progress(exo: Exo, api: FakeApi) -> None:
 def test_every_name_of_a_model_finds_its_instance(exo: Exo, ready: FakeApi, name: str) -> None:
     assert exo("run", name, "Hi?").code == 0
     assert ready.posted == []
+
+
+def test_a_model_for_images_is_not_loaded(exo: Exo, api: FakeApi) -> None:
+    api.models = [{**MODEL, "tasks": ["image"]}]
+
+    result = exo("run", "exo-demo", "Hi?")
+
+    assert result.code == 1
+    assert "makes images" in result.err
+    assert api.posted == []
 
 
 def test_a_failed_instance_is_not_used(exo: Exo, api: FakeApi) -> None:
