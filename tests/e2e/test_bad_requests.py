@@ -254,18 +254,31 @@ def test_unknown_paths_and_methods(shared: Daemon) -> None:
     assert response.headers["Allow"] == "GET,HEAD" or "GET" in response.headers["Allow"]
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/v1/images/generations",
-        "/v1/images/edits",
-        "/bench/images/generations",
-        "/bench/images/edits",
-    ],
-)
-def test_images_are_not_there_yet(shared: Daemon, path: str) -> None:
-    error = error_of(shared.http.post(path, json={"prompt": "A cat"}), 501, "not_implemented")
-    assert "image" in error["message"]
+@pytest.mark.parametrize("prefix", ["/v1", "/bench"])
+def test_a_model_for_text_draws_nothing(shared: Daemon, prefix: str) -> None:
+    """It is refused by name, and not loaded for that."""
+    placed = shared.get("/instance")["data"]
+    fields = {"prompt": "A cat", "model": "tiny"}
+    for response in (
+        shared.http.post(f"{prefix}/images/generations", json=fields),
+        shared.http.post(f"{prefix}/images/edits", data=fields, files={"image": b"x"}),
+    ):
+        error = error_of(response, 400, "invalid_request")
+        assert error["param"] == "model"
+        assert "makes no images" in error["message"]
+    assert shared.get("/instance")["data"] == placed
+
+
+def test_requests_for_images_that_are_wrong(shared: Daemon) -> None:
+    post = shared.http.post
+    unknown = post("/v1/images/generations", json={"prompt": "A cat", "model": "nobody"})
+    error_of(unknown, 404, "model_not_found")
+    error_of(post("/v1/images/generations", content=b"{"), 400, "invalid_request")
+    error_of(post("/v1/images/edits", json={"prompt": "A cat"}), 400, "invalid_request")
+    large = {"image": b"x" * 2**21}
+    error_of(post("/v1/images/edits", files=large), 413, "body_too_large")
+    error_of(shared.http.get("/images/nothing"), 404, "not_found")
+    assert shared.get("/images")["data"] == []
 
 
 @pytest.mark.parametrize(
