@@ -1,5 +1,6 @@
 """The `openai` Python client, unchanged but for the base URL, draws and edits."""
 
+import asyncio
 import io
 from collections.abc import AsyncIterator
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import httpx
 import pytest
 from openai import AsyncOpenAI, BadRequestError
+
+from exo.cli.client import Client
 
 from .painter import Studio
 from .pictures import file_of, opened, png, with_hole
@@ -91,3 +94,23 @@ async def test_errors(client: AsyncOpenAI):
     with pytest.raises(BadRequestError) as caught:
         await client.images.edit(**DRAW, image=b"not a picture")
     assert caught.value.param == "image"
+
+
+async def test_what_the_command_line_sends(paint: Studio):
+    """The form that `exo image` makes, and the comments that it reads."""
+    steps: list[str] = []
+    body = {**DRAW, "n": 1, "stream": True, "partial_images": 1, "advanced_params": {"seed": 4}}
+    files = [("image[]", ("a.png", png())), ("mask", ("m.png", file_of(with_hole())))]
+
+    def ask() -> list[dict[str, Any]]:
+        with Client(paint.url, httpx.Client(base_url=paint.url, trust_env=False)) as api:
+            return list(api.stream("/v1/images/edits", body, files, steps.append))
+
+    events = await asyncio.to_thread(ask)
+    assert [event["type"] for event in events] == [
+        "image_edit.partial_image",
+        "image_edit.completed",
+    ]
+    assert steps == [f"step {step}/4 image 0" for step in range(1, 5)]
+    assert (paint.last.seed, len(paint.last.images)) == (4, 1)
+    assert paint.last.mask
