@@ -61,11 +61,12 @@ class Follower:
             case Snapshot(state=state):
                 await self._replica.reset(state)
             case Entries(entries=entries):
-                await self._replica.append(lambda: self._new(entries))
+                await self._replica.append(lambda: self._next(entries))
 
-    def _new(self, entries: tuple[Entry, ...]) -> list[Entry]:
+    def _next(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        """Entries that go on where the log here ends. Others belong to another log: this node has
+        written something since it made its offer, so it must make a new one."""
         index = self._replica.state.index
-        new = [entry for entry in entries if entry.index > index]
-        if new and new[0].index != index + 1:
-            raise ProtocolError(f"Entry {new[0].index} of the log came after {index}.")
-        return new
+        if entries and entries[0].index != index + 1:
+            raise ProtocolError(f"Entry {entries[0].index} of the log came after {index}.")
+        return entries

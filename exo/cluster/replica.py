@@ -75,6 +75,11 @@ class Replica:
 
         await self._write(work)
 
+    async def settled(self) -> None:
+        """Return when what was being written is."""
+        async with self._lock:
+            pass
+
     async def holds(self, index: int, term: Term) -> bool:
         """Whether the log up to `index` is the one that ends in an entry of `term` there."""
         return await self._on_disk(partial(self._log.holds, index, term))

@@ -149,6 +149,8 @@ class Roles:
         if self._master:
             self._master.end()
             self._master = None
+            # Its last entry may be on its way to the disk; the next role begins with all of them.
+            await self._replica.settled()
         if self._role:
             self._role.cancel()
             await asyncio.wait([self._role])
