@@ -3,7 +3,7 @@
 #   make test EXTRA=cuda13                     on another backend than this system's usual one
 EXTRA ?= $(if $(filter Darwin,$(shell uname -s)),metal,cpu)
 UV = tools/uv.sh
-RUN = $(UV) run --frozen --extra $(EXTRA)
+RUN = $(UV) run --frozen --extra $(EXTRA) --extra image
 CHECKS = check-lock check-format check-lint check-types check-imports check-docs check-shell
 
 .PHONY: test test-all kernels wheels check $(CHECKS) fix install-dev

@@ -169,6 +169,8 @@ clean_up() {
   [[ -z $new ]] || rm -rf "$new"
 }
 
+# By uv alone: what pyproject.toml overrides of mflux's requirements keeps MLX for CUDA and torch out,
+# and is not in a wheel.
 uv_sync() { # ENVIRONMENT OPTION...
   local environment=$1
   shift
@@ -177,7 +179,7 @@ uv_sync() { # ENVIRONMENT OPTION...
     cd "$repository"
     unset VIRTUAL_ENV
     export UV_PROJECT_ENVIRONMENT=$environment EXO_PYTHON=$python
-    tools/uv.sh sync --frozen --extra "$extra" --python "$python" "$@" </dev/null 2>&1
+    tools/uv.sh sync --frozen --extra "$extra" --extra image --python "$python" "$@" </dev/null 2>&1
   ) | tee "$log" | sed '/^ [-+~] /d'; then # not the list of all packages
     explain_failure
   fi

@@ -252,7 +252,7 @@ def test_asked_for(machine: Machine) -> None:
 def test_installs_then_upgrades(machine: Machine) -> None:
     said = machine.succeeds("--cpu")
     assert f'export PATH="{machine.link.parent}:$PATH"' in said
-    assert "--frozen --extra cpu" in machine.uv_arguments()
+    assert "--frozen --extra cpu --extra image" in machine.uv_arguments()
     assert "--no-dev --no-editable" in machine.uv_arguments()
     first = machine.exo()
     assert first == f"{(machine.share / 'env').readlink()} hello"
