@@ -6,14 +6,14 @@ Three sources, the later ones adding weights to the earlier: the cards that ship
 """
 
 import difflib
-import tomllib
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from exo.errors import ModelInvalid, ModelNotFound
 from exo.models.card import ModelCard
 from exo.models.folder import read_card
+from exo.models.image_folder import is_image_folder, read_image_card
+from exo.models.shipped import shipped_cards
 
 _HERE = Path(__file__).parent
 BUNDLED = _HERE / "bundled"
@@ -24,7 +24,7 @@ class Registry:
 
     def __init__(self, models_dir: Path) -> None:
         self.models_dir = models_dir
-        self._cards = _shipped_cards()
+        self._cards = shipped_cards()
 
     def all(self) -> list[ModelCard]:
         """Every known model, those with weights on this node first."""
@@ -36,7 +36,7 @@ class Registry:
         for folder in self._folders():
             if folder not in taken:
                 with suppress(ModelInvalid):
-                    card = read_card(folder, self._folder_id(folder))
+                    card = _read(folder, self._folder_id(folder))
                     cards[card.model_id] = card
         return sorted(cards.values(), key=lambda card: (card.path is None, card.model_id))
 
@@ -52,16 +52,16 @@ class Registry:
                 return self._locate(card)
         for folder in self._folders():
             if name in {self._folder_id(folder), folder.name}:
-                return read_card(folder, self._folder_id(folder))
+                return _read(folder, self._folder_id(folder))
         if name.startswith((".", "~", "/")) and (path := _folder(name)):
-            return read_card(path, self._path_id(path))
+            return _read(path, self._path_id(path))
         raise self._not_found(name)
 
     def _locate(self, card: ModelCard) -> ModelCard:
         """The card with the path and the sizes of the weights on this node, if they are here."""
         for candidate in self._candidates(card):
-            if (candidate / "config.json").is_file():
-                found = read_card(candidate, card.model_id)
+            if (candidate / "config.json").is_file() or is_image_folder(candidate):
+                found = _read(candidate, card.model_id, card)
                 kept = {"aliases": card.aliases, "repo": card.repo, "family": card.family}
                 return found.model_copy(update=kept)
         return card
@@ -75,9 +75,14 @@ class Registry:
     def _folders(self) -> list[Path]:
         """Model folders, also those one level down (`org/name`)."""
         found: list[Path] = []
-        for pattern in ("*/config.json", "*/*/config.json"):
-            found += [config.parent for config in sorted(self.models_dir.glob(pattern))]
-        return found
+        for level in ("*", "*/*"):
+            found += [
+                config.parent for config in sorted(self.models_dir.glob(f"{level}/config.json"))
+            ]
+            parts = sorted(self.models_dir.glob(f"{level}/transformer"))
+            found += [part.parent for part in parts if is_image_folder(part.parent)]
+        # The parts of an image model have configurations as well.
+        return [folder for folder in found if folder.parent not in found]
 
     def _folder_id(self, folder: Path) -> str:
         return folder.relative_to(self.models_dir).as_posix().replace("--", "/", 1)
@@ -99,6 +104,13 @@ class Registry:
         )
 
 
+def _read(folder: Path, model_id: str, card: ModelCard | None = None) -> ModelCard:
+    """The model in a folder; one of images that does not say its variant is the card's."""
+    if is_image_folder(folder):
+        return read_image_card(folder, model_id, card.architecture if card and card.image else None)
+    return read_card(folder, model_id)
+
+
 def _folder(name: str) -> Path | None:
     """The folder at that path, None if there is none (or can be none of that name)."""
     try:
@@ -106,11 +118,3 @@ def _folder(name: str) -> Path | None:
         return path.resolve() if path.is_dir() else None
     except (OSError, RuntimeError):  # Too long a name; the home of a user that does not exist.
         return None
-
-
-def _shipped_cards() -> list[ModelCard]:
-    cards: list[ModelCard] = []
-    for file in sorted((_HERE / "cards").glob("*.toml")):
-        data: dict[str, Any] = tomllib.loads(file.read_text("utf-8"))
-        cards += [ModelCard.model_validate(entry) for entry in data["model"]]
-    return cards
