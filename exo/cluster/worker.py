@@ -321,6 +321,7 @@ class Worker:
             plan=" ".join(f"{s.start_layer}-{s.end_layer}" for s in placement.shards),
             kv_bits=int(bits) if bits else None,
             draft=instance.draft.name if instance.draft and shard.rank == 0 else None,
+            variant=instance.card.architecture if instance.card.image else "",
         )
         return load.model_copy(update=groups.fields(instance))
 

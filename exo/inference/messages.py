@@ -37,7 +37,9 @@ class Load(Wire):
     `ring_encrypted`; `plan` says which rank computes which layers. Rank 0 makes drafts as `draft`
     says: by `ngram`, or with the model of that name in `draft_path`. With a `group` (the name of a
     backend of `mx.distributed`) activations go over that; with `tensor`, which needs one, all ranks
-    have the same layers and an equal part of each.
+    have the same layers and an equal part of each. Of an image model, `variant` is which one it is
+    (its card's architecture), and its layers are the transformer's blocks; of one for text it is
+    empty.
     """
 
     type: Literal["load"] = "load"
@@ -61,6 +63,7 @@ class Load(Wire):
     draft_path: Path | None = None
     group: Literal["", "ring", "jaccl", "nccl"] = ""
     tensor: bool = False
+    variant: str = ""
 
 
 class Connect(Wire):

@@ -127,7 +127,9 @@ def _wrong_shape(
     unsized: bool,
 ) -> str | None:
     shape = entry.shape
-    if layout == "hub":
+    if unsized:
+        fits = len(shape) == len(axes)
+    elif layout == "hub":
         fits = sorted(n for n in shape if n != 1) == sorted(n for n in axes if n != 1)
     elif entry.dtype == "U32":
         columns = axes[-1]
@@ -137,10 +139,9 @@ def _wrong_shape(
         whole = entry.shape[-1] * 32 == packed.bits * columns
         fits = packed.bits in _BITS and packed.group in _GROUPS and whole
         fits = fits and shape[:-1] == axes[:-1]
-    elif unsized:
-        fits = len(shape) == len(axes)
     else:
-        fits = shape == axes
+        # What is loaded from the hub's layout and saved again keeps no axes of one.
+        fits = [n for n in shape if n != 1] == [n for n in axes if n != 1]
     if fits:
         return None
     return f"the tensor {name} has the shape {list(shape)} where the model's code has {list(axes)}"

@@ -1,0 +1,9 @@
+"""The image engine that computes with mflux's models.
+
+engine    the engine: what the runner speaks to
+picture   the loop: one denoising step after the other
+schedule  the noise of each step, and what is left of it
+family    what a family's adapter does; `flux`, `flux2`, `qwen` and `z_image` are the adapters
+canvas    pictures as they come and go: PNG, pixels, masks
+loading   opening a folder, and reading its weights piece by piece
+"""

@@ -1,0 +1,97 @@
+"""The engine that draws with mflux's models."""
+
+# pyright: reportUnknownMemberType=false
+# mlx's own stubs leave some parameters untyped.
+
+import hashlib
+from collections import OrderedDict
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+from PIL import Image
+
+from exo.errors import EngineError
+from exo.inference.engine import OnProgress
+from exo.inference.image.engine import DrawSpec
+from exo.inference.image.mflux.canvas import to_png
+from exo.inference.image.mflux.family import Asked, Encoded, Family
+from exo.inference.image.mflux.loading import open_family, read
+from exo.inference.image.mflux.picture import MfluxPicture
+from exo.inference.messages import Load
+from exo.models.image_file import read_image_file
+from exo.models.image_folder import read_image_card
+from exo.models.image_traits import ImageTraits
+
+# The pictures of one request have one prompt, and those who try seeds do too.
+_REMEMBERED = 4
+
+
+class MfluxEngine:
+    """An image model on this node's device. Everything is called from the main thread."""
+
+    def __init__(self) -> None:
+        if mx.default_device() == mx.Device(mx.cpu):
+            # On a CPU mx.compile runs the system's C++ compiler at the first call of each shape,
+            # and two processes that do so at once may write the same file.
+            mx.disable_compile()
+        self._family: Family | None = None
+        self._traits: ImageTraits | None = None
+        self._encoded: OrderedDict[str, Encoded] = OrderedDict()
+
+    def load(self, load: Load, progress: OnProgress) -> int:
+        card = read_image_card(load.path, variant=load.variant or None)
+        self._family = open_family(card, read_image_file(load.path))
+        self._traits = card.image
+        size = read(self._family, progress)
+        mx.reset_peak_memory()
+        return size
+
+    def warm_up(self) -> None:
+        _, traits = self._loaded()
+        side = traits.min_side
+        image = () if traits.draws else (to_png(Image.new("RGB", (side, side))),)
+        spec = DrawSpec("a", side, side, traits.min_steps, 0, images=image)
+        picture = self.begin(spec)
+        for _ in picture.steps():
+            pass
+        picture.png()
+        self._encoded.clear()
+
+    def begin(self, spec: DrawSpec) -> MfluxPicture:
+        family, traits = self._loaded()
+        return MfluxPicture(family, traits, spec, self._encode)
+
+    def peak_memory(self) -> int:
+        peak = mx.get_peak_memory()
+        mx.reset_peak_memory()
+        return peak
+
+    def _loaded(self) -> tuple[Family, ImageTraits]:
+        if self._family is None or self._traits is None:
+            raise EngineError("No model is loaded.")
+        return self._family, self._traits
+
+    def _encode(self, asked: Asked) -> Encoded:
+        """What the family makes of words and images, remembered for a few of them."""
+        key = _key(asked)
+        if key in self._encoded:
+            self._encoded.move_to_end(key)
+            return self._encoded[key]
+        family, _ = self._loaded()
+        encoded = family.encode(asked)
+        mx.eval([array for _, array in tree_flatten(encoded) if isinstance(array, mx.array)])
+        self._encoded[key] = encoded
+        while len(self._encoded) > _REMEMBERED:
+            self._encoded.popitem(last=False)
+        return encoded
+
+
+def _key(asked: Asked) -> str:
+    """The same for what is encoded to the same."""
+    digest = hashlib.sha256()
+    words = (asked.prompt, asked.negative_prompt, asked.guidance, asked.width, asked.height)
+    digest.update(repr(words).encode())
+    for image in asked.images:
+        digest.update(repr(image.size).encode())
+        digest.update(image.tobytes())
+    return digest.hexdigest()

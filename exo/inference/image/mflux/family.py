@@ -1,0 +1,75 @@
+"""What a family of models does for a picture; the loop around it is the same for all.
+
+Latents are what is denoised. They are packed: each family has its own order of axes, and the loop
+only adds and scales them. Plain ones are (1, channels, height / 8, width / 8).
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import mlx.core as mx
+from mlx import nn
+from PIL import Image
+
+from exo.inference.image.mflux.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a picture is made from. `guidance` is 0 where the model has none."""
+
+    prompt: str
+    negative_prompt: str | None
+    guidance: float
+    width: int
+    height: int
+    images: tuple[Image.Image, ...] = ()
+
+
+# What `Family.encode` hands to `Family.velocity`: each family's own arrays.
+Encoded = dict[str, Any]
+
+
+class Family(Protocol):
+    """The models of one family, with their weights."""
+
+    channels: int
+    # Whether images are references that the model looks at; if not, a picture begins from one.
+    looks: bool
+
+    def modules(self) -> list[tuple[str, nn.Module]]:
+        """The parts that have weights, by name."""
+        ...
+
+    def blocks(self) -> list[list[nn.Module]]:
+        """The lists of the transformer's blocks that may be computed in several places, in the
+        order in which they are computed."""
+        ...
+
+    def schedule(self, asked: Asked, steps: int) -> Schedule: ...
+
+    def encode(self, asked: Asked) -> Encoded:
+        """What the model has to know of the words and the reference images in every step."""
+        ...
+
+    def noise(self, seed: int, asked: Asked) -> mx.array:
+        """The packed latents of nothing but noise, the same for the same seed."""
+        ...
+
+    def latents(self, image: Image.Image, asked: Asked) -> mx.array:
+        """The packed latents of an image, stretched to the picture's size."""
+        ...
+
+    def pack(self, plain: mx.array, asked: Asked) -> mx.array:
+        """Plain latents in this family's order."""
+        ...
+
+    def velocity(
+        self, step: int, latents: mx.array, encoded: Encoded, schedule: Schedule
+    ) -> mx.array:
+        """Noise less picture, as the model sees them in these latents."""
+        ...
+
+    def pixels(self, latents: mx.array, asked: Asked) -> mx.array:
+        """(1, 3, height, width), from -1 to 1."""
+        ...

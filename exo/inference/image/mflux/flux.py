@@ -1,0 +1,98 @@
+"""FLUX.1: schnell, dev, Krea, and Kontext, which looks at an image."""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+# mflux and mlx leave some types out.
+
+import mlx.core as mx
+from mflux.models.common.config.model_config import ModelConfig
+from mflux.models.common.latent_creator.latent_creator import LatentCreator
+from mflux.models.common.vae.vae_util import VAEUtil
+from mflux.models.flux.latent_creator.flux_latent_creator import FluxLatentCreator
+from mflux.models.flux.model.flux_text_encoder.prompt_encoder import PromptEncoder
+from mflux.models.flux.variants.kontext.kontext_util import KontextUtil
+from mflux.models.flux.variants.txt2img.flux import Flux1
+from mlx import nn
+from PIL import Image
+
+from exo.inference.image.mflux.family import Asked, Encoded
+from exo.inference.image.mflux.schedule import LINEAR, Schedule
+
+
+class Flux:
+    """Guidance is an input of the transformer, so that a step is one pass."""
+
+    channels = 16
+
+    def __init__(self, path: str, config: ModelConfig, *, looks: bool) -> None:
+        self._model = Flux1(model_path=path, model_config=config)
+        self._config = config
+        self.looks = looks
+
+    def modules(self) -> list[tuple[str, nn.Module]]:
+        model = self._model
+        return [
+            ("text_encoder", model.clip_text_encoder),
+            ("text_encoder_2", model.t5_text_encoder),
+            ("transformer", model.transformer),
+            ("vae", model.vae),
+        ]
+
+    def blocks(self) -> list[list[nn.Module]]:
+        transformer = self._model.transformer
+        return [transformer.transformer_blocks, transformer.single_transformer_blocks]
+
+    def schedule(self, asked: Asked, steps: int) -> Schedule:
+        return Schedule(
+            self._config,
+            LINEAR,
+            width=asked.width,
+            height=asked.height,
+            steps=steps,
+            guidance=asked.guidance,
+        )
+
+    def encode(self, asked: Asked) -> Encoded:
+        words, pooled = PromptEncoder.encode_prompt(
+            prompt=asked.prompt,
+            prompt_cache={},
+            t5_tokenizer=self._model.tokenizers["t5"],
+            clip_tokenizer=self._model.tokenizers["clip"],
+            t5_text_encoder=self._model.t5_text_encoder,
+            clip_text_encoder=self._model.clip_text_encoder,
+        )
+        encoded: Encoded = {"prompt_embeds": words, "pooled_prompt_embeds": pooled}
+        if self.looks:
+            reference, ids = KontextUtil.create_image_conditioning_latents(
+                vae=self._model.vae,
+                width=asked.width,
+                height=asked.height,
+                image_path=asked.images[0],
+            )
+            encoded |= {"reference": reference, "kontext_image_ids": ids}
+        return encoded
+
+    def noise(self, seed: int, asked: Asked) -> mx.array:
+        return FluxLatentCreator.create_noise(seed, asked.height, asked.width)
+
+    def latents(self, image: Image.Image, asked: Asked) -> mx.array:
+        plain = LatentCreator.encode_image(self._model.vae, image, asked.height, asked.width)
+        return self.pack(plain, asked)
+
+    def pack(self, plain: mx.array, asked: Asked) -> mx.array:
+        return FluxLatentCreator.pack_latents(plain, asked.height, asked.width)
+
+    def velocity(
+        self, step: int, latents: mx.array, encoded: Encoded, schedule: Schedule
+    ) -> mx.array:
+        inputs = dict(encoded)
+        reference = inputs.pop("reference", None)
+        seen = latents if reference is None else mx.concatenate([latents, reference], axis=1)
+        velocity = self._model.transformer(
+            t=step, config=schedule.config, hidden_states=seen, **inputs
+        )
+        return velocity[:, : latents.shape[1]]
+
+    def pixels(self, latents: mx.array, asked: Asked) -> mx.array:
+        plain = FluxLatentCreator.unpack_latents(latents, asked.height, asked.width)
+        return VAEUtil.decode(self._model.vae, plain)

@@ -1,0 +1,139 @@
+"""FLUX.2 klein: from words, and from words and images that it looks at."""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+# mflux and mlx leave some types out; its helpers for edits are named as private.
+
+import mlx.core as mx
+from mflux.models.common.config.model_config import ModelConfig
+from mflux.models.common.latent_creator.latent_creator import LatentCreator
+from mflux.models.flux2.latent_creator.flux2_latent_creator import Flux2LatentCreator
+from mflux.models.flux2.model.flux2_text_encoder.prompt_encoder import Flux2PromptEncoder
+from mflux.models.flux2.variants.edit.flux2_klein_edit_helpers import _Flux2KleinEditHelpers
+from mflux.models.flux2.variants.txt2img.flux2_klein import Flux2Klein
+from mlx import nn
+from PIL import Image
+
+from exo.inference.image.mflux.family import Asked, Encoded
+from exo.inference.image.mflux.schedule import EULER, Schedule
+
+# Of which layers of the text encoder the transformer reads the outputs.
+_LAYERS = (9, 18, 27)
+
+
+class Flux2:
+    """With guidance above 1 a step is two passes, the second of the negative prompt."""
+
+    channels = 32
+    looks = True
+
+    def __init__(
+        self,
+        path: str,
+        config: ModelConfig,
+        *,
+        max_sequence_length: int,
+        vae_norm_groups: int | None = None,
+    ) -> None:
+        self._model = Flux2Klein(model_path=path, model_config=config)
+        self._config = config
+        self._length = max_sequence_length
+        if vae_norm_groups is not None:
+            for module in self._model.vae.modules():
+                if isinstance(module, nn.GroupNorm):
+                    module.num_groups = vae_norm_groups
+
+    def modules(self) -> list[tuple[str, nn.Module]]:
+        model = self._model
+        assert model.text_encoder is not None  # noqa: S101  only without the small text encoder
+        return [
+            ("text_encoder", model.text_encoder),
+            ("transformer", model.transformer),
+            ("vae", model.vae),
+        ]
+
+    def blocks(self) -> list[list[nn.Module]]:
+        transformer = self._model.transformer
+        return [transformer.transformer_blocks, transformer.single_transformer_blocks]
+
+    def schedule(self, asked: Asked, steps: int) -> Schedule:
+        return Schedule(
+            self._config,
+            EULER,
+            width=asked.width,
+            height=asked.height,
+            steps=steps,
+            guidance=asked.guidance,
+        )
+
+    def encode(self, asked: Asked) -> Encoded:
+        encoded: Encoded = {"guidance": asked.guidance, "ids": self._ids(asked)}
+        encoded["prompt"] = self._words(asked.prompt)
+        if asked.guidance > 1:
+            encoded["negative"] = self._words(asked.negative_prompt or " ")
+        if asked.images:
+            encoded["reference"], encoded["reference_ids"] = (
+                _Flux2KleinEditHelpers.prepare_reference_image_conditioning(
+                    vae=self._model.vae, tiling_config=None, image_paths=list(asked.images)
+                )
+            )
+        return encoded
+
+    def noise(self, seed: int, asked: Asked) -> mx.array:
+        latents, *_ = Flux2LatentCreator.prepare_packed_latents(seed, asked.height, asked.width, 1)
+        return latents
+
+    def latents(self, image: Image.Image, asked: Asked) -> mx.array:
+        helpers = _Flux2KleinEditHelpers
+        plain = LatentCreator.encode_image(self._model.vae, image, asked.height, asked.width)
+        patches = Flux2LatentCreator.patchify_latents(helpers.ensure_4d_latents(plain))
+        normal = helpers.bn_normalize_vae_encoded_latents(patches, vae=self._model.vae)
+        return Flux2LatentCreator.pack_latents(normal)
+
+    def pack(self, plain: mx.array, asked: Asked) -> mx.array:
+        del asked
+        return Flux2LatentCreator.pack_latents(Flux2LatentCreator.patchify_latents(plain))
+
+    def velocity(
+        self, step: int, latents: mx.array, encoded: Encoded, schedule: Schedule
+    ) -> mx.array:
+        seen, ids = latents, encoded["ids"]
+        if "reference" in encoded:
+            seen = mx.concatenate([latents, encoded["reference"]], axis=1)
+            ids = mx.concatenate([ids, encoded["reference_ids"]], axis=1)
+
+        def look(words: tuple[mx.array, mx.array]) -> mx.array:
+            velocity = self._model.transformer(
+                hidden_states=seen,
+                encoder_hidden_states=words[0],
+                timestep=schedule.timestep(step),
+                img_ids=ids,
+                txt_ids=words[1],
+                guidance=None,
+            )
+            return velocity[:, : latents.shape[1]]
+
+        velocity = look(encoded["prompt"])
+        if "negative" not in encoded:
+            return velocity
+        negative = look(encoded["negative"])
+        return negative + encoded["guidance"] * (velocity - negative)
+
+    def pixels(self, latents: mx.array, asked: Asked) -> mx.array:
+        shape = (1, asked.height // 16, asked.width // 16, latents.shape[-1])
+        return self._model.vae.decode_packed_latents(latents.reshape(shape).transpose(0, 3, 1, 2))
+
+    def _words(self, text: str) -> tuple[mx.array, mx.array]:
+        """The embeddings of a prompt, and their positions."""
+        return Flux2PromptEncoder.encode_prompt(
+            prompt=text,
+            tokenizer=self._model.tokenizers["qwen3"],
+            text_encoder=self._model.text_encoder,
+            max_sequence_length=self._length,
+            text_encoder_out_layers=_LAYERS,
+        )
+
+    def _ids(self, asked: Asked) -> mx.array:
+        """The positions of the picture's patches."""
+        patches = mx.zeros((1, 1, asked.height // 16, asked.width // 16))
+        return Flux2LatentCreator.prepare_grid_ids(patches, t_coord=0)

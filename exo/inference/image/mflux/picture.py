@@ -1,0 +1,87 @@
+"""One picture: noise, made less step by step."""
+
+# pyright: reportUnknownMemberType=false
+# mlx's own stubs leave some parameters untyped.
+
+from collections.abc import Callable, Generator
+
+import mlx.core as mx
+
+from exo.errors import EngineError
+from exo.inference.image.checks import check
+from exo.inference.image.engine import DrawSpec, Stroke
+from exo.inference.image.mflux.canvas import Mask, open_image, open_mask, to_image, to_png
+from exo.inference.image.mflux.family import Asked, Encoded, Family
+from exo.models.image_traits import ImageTraits
+
+# How much of an image stays where a picture begins from one and nothing is said: a sketch of it.
+DEFAULT_STRENGTH = 0.3
+
+Encode = Callable[[Asked], Encoded]
+
+
+class MfluxPicture:
+    """A picture that is being drawn. `encode` is the family's, or one that remembers."""
+
+    def __init__(self, family: Family, traits: ImageTraits, spec: DrawSpec, encode: Encode) -> None:
+        self._family = family
+        self._traits = traits
+        self._spec = spec
+        self._encode = encode
+        self._asked: Asked | None = None
+        self._mask: Mask | None = None
+        self._shown: mx.array | None = None
+        self._png: bytes | None = None
+
+    def steps(self) -> Generator[Stroke]:
+        spec, family = self._spec, self._family
+        check(spec, self._traits)
+        images = tuple(open_image(png) for png in spec.images)
+        mask = None if spec.mask is None else open_mask(spec.mask)
+        guidance = spec.guidance if spec.guidance is not None else self._traits.default_guidance
+        asked = self._asked = Asked(
+            prompt=spec.prompt,
+            negative_prompt=spec.negative_prompt,
+            guidance=guidance or 0.0,
+            width=spec.width,
+            height=spec.height,
+            images=images,
+        )
+        schedule = family.schedule(asked, spec.steps)
+        encoded = self._encode(asked)
+        noise = family.noise(spec.seed, asked)
+        first = schedule.first_step(self._strength())
+        own, may_change = None, None
+        if images and (first or mask):
+            own = family.latents(images[0], asked)
+        if own is not None and mask:
+            self._mask = Mask(mask, images[0], spec.width, spec.height)
+            may_change = family.pack(self._mask.plain(family.channels), asked)
+        latents = noise if own is None or not first else schedule.mix(first, own, noise)
+        for step in range(first, spec.steps):
+            velocity = family.velocity(step, latents, encoded, schedule)
+            latents = schedule.advance(step, latents, velocity)
+            if own is not None and may_change is not None:
+                kept = schedule.mix(step + 1, own, noise)
+                latents = mx.where(may_change > 0, latents, kept)
+            shown = schedule.picture(step + 1, latents, velocity)
+            mx.eval(latents, shown)
+            self._shown, self._png = shown, None
+            yield Stroke(step=step - first + 1, steps=spec.steps - first)
+
+    def png(self) -> bytes:
+        if self._shown is None or self._asked is None:
+            raise EngineError("There is no picture before its first step.")
+        if self._png is None:
+            image = to_image(self._family.pixels(self._shown, self._asked))
+            self._png = to_png(self._mask.apply(image) if self._mask else image)
+        return self._png
+
+    def _strength(self) -> float:
+        spec = self._spec
+        if not spec.images:
+            return 0.0
+        if spec.strength is not None:
+            return spec.strength
+        # What the mask covers is drawn anew, unless it is asked for that something stays.
+        return 0.0 if self._family.looks or spec.mask is not None else DEFAULT_STRENGTH

@@ -1,0 +1,133 @@
+"""Qwen-Image from words, and Qwen-Image-Edit, which looks at images."""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+# mflux and mlx leave some types out; what encodes words and images is named as private.
+
+from typing import Any
+
+import mlx.core as mx
+from mflux.models.common.config.model_config import ModelConfig
+from mflux.models.common.latent_creator.latent_creator import LatentCreator
+from mflux.models.common.vae.vae_util import VAEUtil
+from mflux.models.qwen.latent_creator.qwen_latent_creator import QwenLatentCreator
+from mflux.models.qwen.model.qwen_text_encoder.qwen_prompt_encoder import QwenPromptEncoder
+from mflux.models.qwen.tokenizer.qwen_vision_language_tokenizer import QwenVisionLanguageTokenizer
+from mflux.models.qwen.variants.edit.qwen_edit_util import QwenEditUtil
+from mflux.models.qwen.variants.edit.qwen_image_edit import QwenImageEdit
+from mflux.models.qwen.variants.txt2img.qwen_image import QwenImage
+from mlx import nn
+from PIL import Image
+
+from exo.inference.image.mflux.family import Asked, Encoded
+from exo.inference.image.mflux.schedule import LINEAR, Schedule
+
+
+class Qwen:
+    """A step is two passes, the second of the negative prompt, unless guidance is 1."""
+
+    channels = 16
+
+    def __init__(self, path: str, config: ModelConfig, *, looks: bool) -> None:
+        kind = QwenImageEdit if looks else QwenImage
+        self._model: Any = kind(model_path=path, model_config=config)
+        self._config = config
+        self.looks = looks
+
+    def modules(self) -> list[tuple[str, nn.Module]]:
+        model = self._model
+        return [
+            ("text_encoder", model.text_encoder),
+            ("transformer", model.transformer),
+            ("vae", model.vae),
+        ]
+
+    def blocks(self) -> list[list[nn.Module]]:
+        return [self._model.transformer.transformer_blocks]
+
+    def schedule(self, asked: Asked, steps: int) -> Schedule:
+        return Schedule(
+            self._config,
+            LINEAR,
+            width=asked.width,
+            height=asked.height,
+            steps=steps,
+            guidance=asked.guidance,
+        )
+
+    def encode(self, asked: Asked) -> Encoded:
+        inputs: Encoded = {}
+        if self.looks:
+            words = self._look(asked)
+            reference, ids, high, wide, number = QwenEditUtil.create_image_conditioning_latents(
+                vae=self._model.vae,
+                height=asked.height,
+                width=asked.width,
+                image_paths=list(asked.images),
+            )
+            grid: Any = [(1, high, wide)] * number
+            inputs = {"qwen_image_ids": ids, "cond_image_grid": grid if number > 1 else grid[0]}
+            inputs["reference"] = reference
+        else:
+            words = QwenPromptEncoder.encode_prompt(
+                prompt=asked.prompt,
+                negative_prompt=asked.negative_prompt or " ",
+                prompt_cache={},
+                qwen_tokenizer=self._model.tokenizers["qwen"],
+                qwen_text_encoder=self._model.text_encoder,
+            )
+        return {"inputs": inputs, "prompt": words[:2], "negative": words[2:]}
+
+    def _look(self, asked: Asked) -> tuple[mx.array, mx.array, mx.array, mx.array]:
+        """The words together with the images. Several images have a number in the prompt each, as
+        the model has learned them; mflux's prompt has a place for one."""
+        tokenizers = self._model.tokenizers
+        tokenizers["qwen_vl"] = QwenVisionLanguageTokenizer(
+            processor=tokenizers["qwen_vl"].processor,
+            max_length=tokenizers["qwen_vl"].max_length,
+            use_picture_prefix=len(asked.images) > 1,
+        )
+        return self._model._encode_prompts_with_images(  # noqa: SLF001  as above
+            prompt=asked.prompt,
+            negative_prompt=asked.negative_prompt or "",
+            image_paths=list(asked.images),
+            config=None,
+        )
+
+    def noise(self, seed: int, asked: Asked) -> mx.array:
+        return QwenLatentCreator.create_noise(seed, asked.height, asked.width)
+
+    def latents(self, image: Image.Image, asked: Asked) -> mx.array:
+        plain = LatentCreator.encode_image(self._model.vae, image, asked.height, asked.width)
+        return self.pack(plain, asked)
+
+    def pack(self, plain: mx.array, asked: Asked) -> mx.array:
+        return QwenLatentCreator.pack_latents(plain, asked.height, asked.width)
+
+    def velocity(
+        self, step: int, latents: mx.array, encoded: Encoded, schedule: Schedule
+    ) -> mx.array:
+        inputs = dict(encoded["inputs"])
+        reference = inputs.pop("reference", None)
+        seen = latents if reference is None else mx.concatenate([latents, reference], axis=1)
+
+        def look(words: tuple[mx.array, mx.array]) -> mx.array:
+            velocity = self._model.transformer(
+                t=step,
+                config=schedule.config,
+                hidden_states=seen,
+                encoder_hidden_states=words[0],
+                encoder_hidden_states_mask=words[1],
+                **inputs,
+            )
+            return velocity[:, : latents.shape[1]]
+
+        velocity = look(encoded["prompt"])
+        guidance = schedule.config.guidance
+        if guidance == 1:
+            return velocity
+        return QwenImage.compute_guided_noise(velocity, look(encoded["negative"]), guidance)
+
+    def pixels(self, latents: mx.array, asked: Asked) -> mx.array:
+        plain = QwenLatentCreator.unpack_latents(latents, asked.height, asked.width)
+        return VAEUtil.decode(self._model.vae, plain)

@@ -1,0 +1,95 @@
+"""Z-Image and Z-Image-Turbo, from words."""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+# mflux and mlx leave some types out.
+
+import mlx.core as mx
+from mflux.models.common.config.model_config import ModelConfig
+from mflux.models.common.latent_creator.latent_creator import LatentCreator
+from mflux.models.common.vae.vae_util import VAEUtil
+from mflux.models.z_image.latent_creator.z_image_latent_creator import ZImageLatentCreator
+from mflux.models.z_image.model.z_image_text_encoder.prompt_encoder import PromptEncoder
+from mflux.models.z_image.variants.z_image import ZImage as Model
+from mlx import nn
+from PIL import Image
+
+from exo.inference.image.mflux.family import Asked, Encoded
+from exo.inference.image.mflux.schedule import EULER, LINEAR, Schedule
+
+
+class ZImage:
+    """With guidance above 1 a step is two passes, the second of the negative prompt."""
+
+    channels = 16
+    looks = False
+
+    def __init__(self, path: str, config: ModelConfig) -> None:
+        self._model = Model(model_path=path, model_config=config)
+        self._config = config
+
+    def modules(self) -> list[tuple[str, nn.Module]]:
+        model = self._model
+        return [
+            ("text_encoder", model.text_encoder),
+            ("transformer", model.transformer),
+            ("vae", model.vae),
+        ]
+
+    def blocks(self) -> list[list[nn.Module]]:
+        return [self._model.transformer.layers]
+
+    def schedule(self, asked: Asked, steps: int) -> Schedule:
+        return Schedule(
+            self._config,
+            EULER if self._config.supports_guidance else LINEAR,
+            width=asked.width,
+            height=asked.height,
+            steps=steps,
+            guidance=asked.guidance,
+        )
+
+    def encode(self, asked: Asked) -> Encoded:
+        encoded: Encoded = {"prompt": self._words(asked.prompt)}
+        if asked.guidance > 1:
+            encoded["negative"] = self._words(asked.negative_prompt or " ")
+        return encoded
+
+    def noise(self, seed: int, asked: Asked) -> mx.array:
+        return ZImageLatentCreator.create_noise(seed, asked.height, asked.width)
+
+    def latents(self, image: Image.Image, asked: Asked) -> mx.array:
+        plain = LatentCreator.encode_image(self._model.vae, image, asked.height, asked.width)
+        return self.pack(plain, asked)
+
+    def pack(self, plain: mx.array, asked: Asked) -> mx.array:
+        return ZImageLatentCreator.pack_latents(plain, asked.height, asked.width)
+
+    def velocity(
+        self, step: int, latents: mx.array, encoded: Encoded, schedule: Schedule
+    ) -> mx.array:
+        sigma = schedule.sigma(step).reshape((1,))
+
+        def look(words: mx.array) -> mx.array:
+            return self._model.transformer(
+                timestep=mx.ones_like(sigma) - sigma,
+                x=latents,
+                cap_feats=words,
+                sigmas=schedule.config.scheduler.sigmas,
+            )
+
+        velocity = look(encoded["prompt"])
+        if "negative" not in encoded:
+            return velocity
+        return velocity + schedule.config.guidance * (velocity - look(encoded["negative"]))
+
+    def pixels(self, latents: mx.array, asked: Asked) -> mx.array:
+        plain = ZImageLatentCreator.unpack_latents(latents, asked.height, asked.width)
+        return VAEUtil.decode(self._model.vae, plain)
+
+    def _words(self, text: str) -> mx.array:
+        return PromptEncoder.encode_prompt(
+            prompt=text,
+            tokenizer=self._model.tokenizers["z_image"],
+            text_encoder=self._model.text_encoder,
+        )
