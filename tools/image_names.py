@@ -22,7 +22,7 @@ from mflux.models.common.weights.mapping.weight_mapper import WeightMapper
 from mflux.models.flux.model.flux_text_encoder.clip_encoder.clip_encoder import CLIPEncoder
 from mflux.models.flux.model.flux_text_encoder.t5_encoder.t5_encoder import T5Encoder
 from mflux.models.flux.model.flux_transformer.transformer import Transformer
-from mflux.models.flux.model.flux_vae.vae import VAE as FluxVAE
+from mflux.models.flux.model.flux_vae import vae as flux_vae
 from mflux.models.flux.weights.flux_weight_definition import FluxWeightDefinition
 from mflux.models.flux2.model.flux2_text_encoder.qwen3_text_encoder import Qwen3TextEncoder
 from mflux.models.flux2.model.flux2_transformer.transformer import Flux2Transformer
@@ -35,7 +35,7 @@ from mflux.models.qwen.model.qwen_vae.qwen_vae import QwenVAE
 from mflux.models.qwen.weights.qwen_weight_definition import QwenWeightDefinition
 from mflux.models.z_image.model.z_image_text_encoder.text_encoder import TextEncoder
 from mflux.models.z_image.model.z_image_transformer.transformer import ZImageTransformer
-from mflux.models.z_image.model.z_image_vae.vae import VAE as ZImageVAE
+from mflux.models.z_image.model.z_image_vae import vae as z_image_vae
 from mflux.models.z_image.weights.z_image_weight_definition import ZImageWeightDefinition
 from mlx import nn
 from mlx.utils import tree_flatten
@@ -58,7 +58,7 @@ SYMBOLS = {
 
 def flux() -> dict[str, nn.Module]:
     return {
-        "vae": FluxVAE(),
+        "vae": flux_vae.VAE(),
         "transformer": Transformer(ModelConfig.dev()),
         "t5_encoder": T5Encoder(),
         "clip_encoder": CLIPEncoder(),
@@ -96,7 +96,11 @@ def qwen() -> dict[str, nn.Module]:
 
 
 def z_image() -> dict[str, nn.Module]:
-    return {"vae": ZImageVAE(), "transformer": ZImageTransformer(), "text_encoder": TextEncoder()}
+    return {
+        "vae": z_image_vae.VAE(),
+        "transformer": ZImageTransformer(),
+        "text_encoder": TextEncoder(),
+    }
 
 
 Modules = Callable[[], dict[str, nn.Module]]
@@ -151,7 +155,8 @@ def _hub_names(component: ComponentDefinition, shapes: dict[str, Any]) -> dict[s
     layers = component.num_layers or 36
     mapping = component.mapping_getter() if component.mapping_getter else []
     names: dict[str, list[str]] = {}
-    for hub, targets in WeightMapper._build_flat_mapping(mapping, blocks, layers).items():
+    flat = WeightMapper._build_flat_mapping(mapping, blocks, layers)  # noqa: SLF001  no public one
+    for hub, targets in flat.items():
         for path, _ in targets:
             if path in shapes:
                 names.setdefault(path, []).append(hub)

@@ -132,8 +132,7 @@ def read_image_model(folder: Path, variant: str | None = None) -> ImageModel:
     chosen = VARIANTS[name or which_variant(family, _clues(folder, transformer))]
     if chosen.family != family:
         raise invalid(
-            folder,
-            f"its transformer is of the family {family}, {chosen.name} is of {chosen.family}",
+            folder, f"its transformer is of {family}, and {chosen.name} of {chosen.family}"
         )
     components = {"transformer": transformer}
     for part in image_names()[family]:

@@ -2,8 +2,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import mlx.nn as nn
-
+from mlx import nn
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 def load_model(

@@ -10,13 +10,13 @@ from typing import Any
 import mlx.core as mx
 from mflux.models.common.config.model_config import AVAILABLE_MODELS
 from mflux.models.flux.model.flux_text_encoder.t5_encoder.t5_encoder import T5Encoder
-from mflux.models.flux.model.flux_vae.vae import VAE as FluxVAE
+from mflux.models.flux.model.flux_vae import vae as flux_vae
 from mflux.models.flux.weights.flux_weight_definition import FluxWeightDefinition
 from mflux.models.flux2.model.flux2_text_encoder.qwen3_text_encoder import Qwen3TextEncoder
 from mflux.models.flux2.model.flux2_transformer.transformer import Flux2Transformer
 from mflux.models.flux2.weights.flux2_weight_definition import Flux2KleinWeightDefinition
 from mflux.models.qwen.weights.qwen_weight_definition import QwenWeightDefinition
-from mflux.models.z_image.model.z_image_vae.vae import VAE as ZImageVAE
+from mflux.models.z_image.model.z_image_vae import vae as z_image_vae
 from mflux.models.z_image.weights.z_image_weight_definition import ZImageWeightDefinition
 from mlx import nn
 from mlx.utils import tree_flatten, tree_map_with_path
@@ -25,7 +25,7 @@ from exo.models.image_variants import VARIANTS
 from tests.inference.image import small, tokenizers
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "tools"))
-import image_names  # noqa: E402  a script, not a package
+import image_names
 
 Parts = dict[str, nn.Module]
 _PIPELINES = {"qwen-image-edit": "QwenImageEditPlusPipeline"}
@@ -35,7 +35,7 @@ _GROUP = 32
 def _flux(variant: str) -> Parts:
     config = AVAILABLE_MODELS[VARIANTS[variant].mflux]
     return {
-        "vae": small.vae(FluxVAE),
+        "vae": small.vae(flux_vae.VAE),
         "transformer": small.flux_transformer(config, 2, 2),
         "t5_encoder": small.t5_encoder(),
         "clip_encoder": small.clip_encoder(),
@@ -65,7 +65,7 @@ def _qwen(variant: str) -> Parts:
 def _z_image(variant: str) -> Parts:
     del variant
     return {
-        "vae": small.vae(ZImageVAE),
+        "vae": small.vae(z_image_vae.VAE),
         "transformer": small.z_image_transformer(),
         "text_encoder": small.z_image_text_encoder(),
     }
@@ -192,5 +192,3 @@ def _to_hub(array: mx.array) -> mx.array:
     last = array.ndim - 1
     order = (0, last, *range(1, last))
     return mx.contiguous(array.transpose(order))
-
-

@@ -26,7 +26,7 @@ from mflux.models.flux.model.flux_transformer.ada_layer_norm_zero_single import 
     AdaLayerNormZeroSingle,
 )
 from mflux.models.flux.model.flux_transformer.transformer import Transformer
-from mflux.models.flux.model.flux_vae.vae import VAE as FluxVAE
+from mflux.models.flux.model.flux_vae import vae as flux_vae
 from mflux.models.flux2.model.flux2_vae.vae import Flux2VAE
 from mflux.models.qwen import qwen_initializer
 from mflux.models.qwen.model.qwen_text_encoder.qwen_encoder import QwenEncoder
@@ -41,7 +41,7 @@ from mflux.models.qwen.model.qwen_vae.qwen_vae import QwenVAE
 from mflux.models.z_image import z_image_initializer
 from mflux.models.z_image.model.z_image_text_encoder.text_encoder import TextEncoder
 from mflux.models.z_image.model.z_image_transformer.transformer import ZImageTransformer
-from mflux.models.z_image.model.z_image_vae.vae import VAE as ZImageVAE
+from mflux.models.z_image.model.z_image_vae import vae as z_image_vae
 from mlx import nn
 from mlx.utils import tree_flatten, tree_unflatten
 
@@ -217,7 +217,7 @@ def small_mflux() -> ExitStack:
         (flux_initializer, "Transformer", flux_transformer),
         (flux_initializer, "T5Encoder", t5_encoder),
         (flux_initializer, "CLIPEncoder", clip_encoder),
-        (flux_initializer, "VAE", partial(vae, FluxVAE)),
+        (flux_initializer, "VAE", partial(vae, flux_vae.VAE)),
         (AdaLayerNormZero, "__call__", _normalise),
         (qwen_initializer, "QwenTransformer", qwen_transformer),
         (qwen_initializer, "QwenTextEncoder", qwen_text_encoder),
@@ -225,7 +225,7 @@ def small_mflux() -> ExitStack:
         (qwen_initializer, "QwenVAE", qwen_vae),
         (z_image_initializer, "ZImageTransformer", z_image_transformer),
         (z_image_initializer, "TextEncoder", z_image_text_encoder),
-        (z_image_initializer, "VAE", partial(vae, ZImageVAE)),
+        (z_image_initializer, "VAE", partial(vae, z_image_vae.VAE)),
     ):
         stack.enter_context(patch.object(module, name, small))
     return stack

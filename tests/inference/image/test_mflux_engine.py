@@ -175,9 +175,7 @@ def test_there_is_no_picture_before_the_first_step(engines: Engines) -> None:
 def test_with_more_strength_more_of_an_image_stays(engines: Engines, variant: str) -> None:
     engine, image = engines(variant), noise_png(3)
     drawn = {
-        strength: draw(
-            engine, spec_of(variant, steps=4, images=(image,), strength=strength)
-        )
+        strength: draw(engine, spec_of(variant, steps=4, images=(image,), strength=strength))
         for strength in (0.0, 0.5, 1.0)
     }
     assert len(set(drawn.values())) == 3

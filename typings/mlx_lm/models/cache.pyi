@@ -2,7 +2,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import mlx.core as mx
-import mlx.nn as nn
+from mlx import nn
 
 class _BaseCache(Protocol):
     """What exo uses of a cache; those of a batch have `filter`, `extend` and `extract` as well."""

@@ -1,9 +1,10 @@
 """Pictures as they come and go: PNG, pixels, and masks."""
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
-# mflux and mlx leave some types out.
+# pyright: reportUnknownMemberType=false
+# mlx's own stubs leave some parameters untyped.
 
 import io
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -63,11 +64,10 @@ class Mask:
 
     def plain(self, channels: int) -> mx.array:
         """In the order of plain latents: 1 where any pixel of a latent may change, else 0."""
-        may = np.asarray(self._mask) > 0
+        may: Any = np.asarray(self._mask) > 0
         height, width = may.shape
-        cells = may.reshape(height // 8, 8, width // 8, 8).any(axis=(1, 3))
-        one = mx.array(cells.astype(np.float32))[None, None]
-        return mx.broadcast_to(one, (1, channels, *cells.shape))
+        cells = mx.array(may).reshape(height // 8, 8, width // 8, 8).any(axis=(1, 3))
+        return mx.broadcast_to(cells.astype(mx.float32), (1, channels, *cells.shape))
 
     def apply(self, picture: Image.Image) -> Image.Image:
         """The picture, with the image's own pixels where nothing may change."""

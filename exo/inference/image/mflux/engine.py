@@ -1,6 +1,6 @@
 """The engine that draws with mflux's models."""
 
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # mlx's own stubs leave some parameters untyped.
 
 import hashlib

@@ -1,8 +1,7 @@
 """FLUX.1: schnell, dev, Krea, and Kontext, which looks at an image."""
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false
-# mflux and mlx leave some types out.
+# pyright: reportUnknownMemberType=false
+# mlx's own stubs leave some parameters untyped.
 
 import mlx.core as mx
 from mflux.models.common.config.model_config import ModelConfig

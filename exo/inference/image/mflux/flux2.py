@@ -1,8 +1,9 @@
 """FLUX.2 klein: from words, and from words and images that it looks at."""
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
-# mflux and mlx leave some types out; its helpers for edits are named as private.
+# pyright: reportUnknownMemberType=false, reportPrivateUsage=false
+# mlx's own stubs leave some parameters untyped; mflux's helpers for edits are named as private.
+
+from typing import cast
 
 import mlx.core as mx
 from mflux.models.common.config.model_config import ModelConfig
@@ -39,7 +40,7 @@ class Flux2:
         self._config = config
         self._length = max_sequence_length
         if vae_norm_groups is not None:
-            for module in self._model.vae.modules():
+            for module in cast("list[nn.Module]", self._model.vae.modules()):
                 if isinstance(module, nn.GroupNorm):
                     module.num_groups = vae_norm_groups
 

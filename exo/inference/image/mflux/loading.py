@@ -1,7 +1,7 @@
 """Opening an image model's folder, and reading its weights piece by piece."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
-# mflux and mlx leave some types out.
+# mlx's own stubs leave some parameters untyped.
 
 import copy
 from collections.abc import Iterator
@@ -103,7 +103,7 @@ def size_of(module: nn.Module) -> int:
 
 def _pieces(module: nn.Module) -> Iterator[nn.Module]:
     """The members of the lists in a module, which are its layers or blocks."""
-    children: dict[str, Any] = module.children()
+    children = cast("dict[str, Any]", module.children())
     for child in children.values():
         if isinstance(child, list):
             yield from (part for part in cast("list[Any]", child) if isinstance(part, nn.Module))

@@ -1,8 +1,7 @@
 """Qwen-Image from words, and Qwen-Image-Edit, which looks at images."""
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
-# mflux and mlx leave some types out; what encodes words and images is named as private.
+# pyright: reportUnknownMemberType=false
+# mlx's own stubs leave some parameters untyped.
 
 from typing import Any
 

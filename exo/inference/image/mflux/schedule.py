@@ -3,8 +3,8 @@
 Latents are (1 - s) of the picture and s of the noise, where s, the step's sigma, goes from 1 to 0.
 """
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
-# mflux and mlx leave some types out.
+# pyright: reportUnknownMemberType=false
+# mlx's own stubs leave some parameters untyped.
 
 import mlx.core as mx
 from mflux.models.common.config.config import Config

@@ -1,0 +1,9 @@
+import mlx.core as mx
+from mlx import nn
+from PIL import Image
+
+class KontextUtil:
+    @staticmethod
+    def create_image_conditioning_latents(
+        vae: nn.Module, height: int, width: int, image_path: Image.Image
+    ) -> tuple[mx.array, mx.array]: ...

@@ -1,0 +1,18 @@
+from typing import Any
+
+import mlx.core as mx
+from mflux.models.common.config.model_config import ModelConfig
+from mlx import nn
+
+class _Transformer(nn.Module):
+    transformer_blocks: list[nn.Module]
+    single_transformer_blocks: list[nn.Module]
+    def __call__(self, **inputs: Any) -> mx.array: ...
+
+class Flux1:
+    vae: nn.Module
+    transformer: _Transformer
+    t5_text_encoder: nn.Module
+    clip_text_encoder: nn.Module
+    tokenizers: dict[str, Any]
+    def __init__(self, *, model_path: str, model_config: ModelConfig) -> None: ...

@@ -1,0 +1,13 @@
+import mlx.core as mx
+
+class Flux2LatentCreator:
+    @staticmethod
+    def patchify_latents(latents: mx.array) -> mx.array: ...
+    @staticmethod
+    def pack_latents(latents: mx.array) -> mx.array: ...
+    @staticmethod
+    def prepare_grid_ids(latents: mx.array, *, t_coord: int) -> mx.array: ...
+    @staticmethod
+    def prepare_packed_latents(
+        seed: int, height: int, width: int, batch_size: int
+    ) -> tuple[mx.array, mx.array, int, int]: ...
