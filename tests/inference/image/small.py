@@ -1,7 +1,7 @@
 """mflux's models at a size that tests can pay for.
 
 Only FLUX.2's classes can be told their size. Of the others a full-size module is made, which takes
-no memory as long as nothing is evaluated, and its arrays, lengths and numbers of heads are replaced.
+no memory as long as nothing is evaluated, and its arrays, lengths and heads are replaced.
 """
 
 from collections.abc import Callable

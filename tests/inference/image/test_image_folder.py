@@ -241,7 +241,8 @@ def test_the_table_of_names_is_that_of_the_pinned_mflux() -> None:
 
 def test_reading_a_folder_needs_neither_mlx_nor_mflux(folders: Folders) -> None:
     code = (
-        "import sys; from pathlib import Path; from exo.models.image_folder import read_image_card; "
+        "import sys; from pathlib import Path; "
+        "from exo.models.image_folder import read_image_card; "
         "read_image_card(Path(sys.argv[1])); assert not {'mlx', 'mflux', 'PIL'} & set(sys.modules)"
     )
     folder = folders("flux.2-klein-4b")
