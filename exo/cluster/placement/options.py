@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from exo.cluster.placement.choose import candidates, check_tensors, manual
+from exo.cluster.placement.image import place_image
 from exo.cluster.placement.pipeline import pipelines, planned
 from exo.cluster.placement.plan import Ask, Planned, Share, plan
 from exo.cluster.placement.tensor import tensors
@@ -44,6 +45,8 @@ def place(
         PlacementImpossible: there is none; the message says why, with the numbers.
         ModelNotFound: no node has its weights.
     """
+    if card.image is not None:
+        return place_image(card, wanted, nodes)
     if wanted.sharding is Sharding.TENSOR:
         check_tensors(card, wanted)
     able = candidates(card, wanted, nodes)
@@ -69,12 +72,22 @@ def options(
     Raises:
         ModelNotFound: no node has its weights.
     """
+    if card.image is not None:
+        return [_image_option(card, wanted, nodes)]
     try:
         found = _found(Ask(card, wanted, links), candidates(card, wanted, nodes))
     except PlacementImpossible as error:
         found = {wanted.min_nodes: error}
     pipelines = [_option(Sharding.PIPELINE, size, each) for size, each in found.items()]
     return [*pipelines, *_tensor_options(card, wanted, nodes, links)]
+
+
+def _image_option(card: ModelCard, wanted: Wanted, nodes: Sequence[NodeResources]) -> Option:
+    try:
+        placement = place_image(card, wanted, nodes)
+    except PlacementImpossible as error:
+        return Option(Sharding.PIPELINE, InstanceMeta.LOCAL, 1, None, error.message)
+    return Option(Sharding.PIPELINE, InstanceMeta.LOCAL, 1, placement, None)
 
 
 def _tensor_options(
