@@ -19,27 +19,26 @@ from exo.inference.kernels.library import Library
 
 _FLOATS = (mx.float32, mx.bfloat16, mx.float16)
 _HEAD_MULTIPLE = 16
+# Where models live.
+_MODELS = ("mlx_lm.models.", "mflux.models.")
 
 
 def install(library: Library) -> None:
     """Replace the functions, for as long as this process lives."""
     fast: Any = mx.fast
+    attention = fast.scaled_dot_product_attention
     fast.rms_norm = _rms_norm(library, fast.rms_norm)
     fast.rope = _rope(library, fast.rope)
-    fast.scaled_dot_product_attention = _attention(library, fast.scaled_dot_product_attention)
-    _replace_activation("swiglu", library, _swiglu)
+    fast.scaled_dot_product_attention = _attention(library, attention)
+    _replace_taken("scaled_dot_product_attention", attention, fast.scaled_dot_product_attention)
+    swiglu = importlib.import_module("mlx_lm.models.activations").swiglu
+    _replace_taken("swiglu", swiglu, _swiglu(library, swiglu))
 
 
-def _replace_activation(
-    name: str,
-    library: Library,
-    make: Callable[[Library, Callable[..., mx.array]], Callable[..., mx.array]],
-) -> None:
+def _replace_taken(name: str, old: Callable[..., Any], new: Callable[..., Any]) -> None:
     """Models have taken the function into their own modules when they were imported."""
-    old = getattr(importlib.import_module("mlx_lm.models.activations"), name)
-    new = make(library, old)
     for module in [*sys.modules.values()]:
-        of_model = getattr(module, "__name__", "").startswith("mlx_lm.models.")
+        of_model = getattr(module, "__name__", "").startswith(_MODELS)
         if of_model and getattr(module, name, None) is old:
             setattr(module, name, new)
 

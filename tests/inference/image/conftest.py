@@ -51,7 +51,7 @@ def engines(folders: Folders, small_models: None) -> Engines:
     def engine(variant: str, *, hub: bool = False, bits: int | None = None) -> MfluxEngine:
         key = (variant, hub, bits)
         if key not in loaded:
-            loaded[key] = MfluxEngine()
+            loaded[key] = MfluxEngine(with_kernels=False)
             loaded[key].load(load_of(folders(variant, hub=hub, bits=bits)), lambda *_: None)
         return loaded[key]
 

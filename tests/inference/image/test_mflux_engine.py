@@ -268,7 +268,7 @@ def test_prompts_are_remembered_and_not_too_many(engines: Engines) -> None:
 
 def test_nothing_is_compiled_on_a_cpu(folders: Folders) -> None:
     mx.enable_compile()
-    engine = MfluxEngine()
+    engine = MfluxEngine(with_kernels=False)
     if mx.default_device() != mx.Device(mx.cpu):
         pytest.skip("computes on a GPU")
     engine.load(load_of(folders("z-image-turbo")), lambda *_: None)
@@ -286,7 +286,9 @@ def test_nothing_is_compiled_on_a_cpu(folders: Folders) -> None:
 
 def test_loading_tells_how_far_it_is(folders: Folders) -> None:
     told: list[tuple[int, int]] = []
-    size = MfluxEngine().load(load_of(folders("flux.1-schnell")), lambda *done: told.append(done))
+    size = MfluxEngine(with_kernels=False).load(
+        load_of(folders("flux.1-schnell")), lambda *done: told.append(done)
+    )
     (total,) = {total for _, total in told}
     assert [done for done, _ in told] == list(range(total + 1))
     assert total > 4
@@ -302,6 +304,6 @@ def test_warming_up_works_for_those_that_edit_as_well(engines: Engines, variant:
 
 def test_a_folder_that_does_not_say_is_the_cards_variant(folders: Folders) -> None:
     """Kontext's files look like those of FLUX.1-dev."""
-    engine = MfluxEngine()
+    engine = MfluxEngine(with_kernels=False)
     engine.load(load_of(folders("flux.1-dev"), "flux.1-dev"), lambda *_: None)
     assert draw(engine, spec_of("flux.1-dev"))

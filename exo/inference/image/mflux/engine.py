@@ -15,8 +15,9 @@ from exo.inference.engine import OnProgress
 from exo.inference.image.engine import DrawSpec
 from exo.inference.image.mflux.canvas import to_png
 from exo.inference.image.mflux.family import Asked, Encoded, Family
-from exo.inference.image.mflux.loading import open_family, read
+from exo.inference.image.mflux.loading import in_float32, open_family, pack_for, read
 from exo.inference.image.mflux.picture import MfluxPicture
+from exo.inference.kernels.use import use_kernels
 from exo.inference.messages import Load
 from exo.models.image_file import read_image_file
 from exo.models.image_folder import read_image_card
@@ -29,11 +30,12 @@ _REMEMBERED = 4
 class MfluxEngine:
     """An image model on this node's device. Everything is called from the main thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, with_kernels: bool = True) -> None:
         if mx.default_device() == mx.Device(mx.cpu):
             # On a CPU mx.compile runs the system's C++ compiler at the first call of each shape,
             # and two processes that do so at once may write the same file.
             mx.disable_compile()
+        self._kernels = use_kernels() if with_kernels else None
         self._family: Family | None = None
         self._traits: ImageTraits | None = None
         self._encoded: OrderedDict[str, Encoded] = OrderedDict()
@@ -41,6 +43,10 @@ class MfluxEngine:
     def load(self, load: Load, progress: OnProgress) -> int:
         card = read_image_card(load.path, variant=load.variant or None)
         self._family = open_family(card, read_image_file(load.path))
+        if self._kernels is not None:
+            pack_for(self._kernels, self._family)
+        if self._kernels is not None or load.cast_float32:
+            in_float32(self._family)
         self._traits = card.image
         size = read(self._family, progress)
         mx.reset_peak_memory()
