@@ -17,7 +17,7 @@ KLEIN = shipped_card("flux.2-klein-4b")
 def test_a_model_goes_to_the_node_that_has_the_memory():
     (shard,) = place(KLEIN, Wanted(), [resources(8 * GIB), resources(64 * GIB, node_id="b")]).shards
     assert (shard.node_id, shard.start_layer, shard.end_layer) == ("b", 0, 25)
-    assert KLEIN.storage_size < shard.memory < KLEIN.storage_size + 12 * GIB
+    assert KLEIN.storage_size < shard.memory < 2 * KLEIN.storage_size + 12 * GIB
 
 
 def test_of_those_with_room_the_fastest_draws():
@@ -27,6 +27,15 @@ def test_of_those_with_room_the_fastest_draws():
     )
     assert place(KLEIN, Wanted(), [slow, fast]).shards[0].node_id == "b"
     assert place(KLEIN, Wanted(), [slow, replace(fast, shards=20)]).shards[0].node_id == "a"
+
+
+def test_without_kernels_a_cpu_computes_in_float32_if_that_fits():
+    roomy, tight = resources(64 * GIB), resources(28 * GIB)
+    assert place(KLEIN, Wanted(), [roomy]).shards[0].cast_float32
+    (shard,) = place(KLEIN, Wanted(), [tight]).shards
+    assert not shard.cast_float32
+    assert shard.memory < 28 * GIB
+    assert not place(KLEIN, Wanted(), [resources(64 * GIB, kind="metal")]).shards[0].cast_float32
 
 
 def test_larger_pictures_need_more_room():

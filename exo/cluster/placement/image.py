@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from exo.cluster.placement.choose import candidates, manual
 from exo.cluster.placement.cost import speed
-from exo.cluster.placement.memory import Cast
+from exo.cluster.placement.memory import Cast, casts
 from exo.cluster.placement.plan import gib
 from exo.cluster.placement.wanted import NodeResources, Wanted
 from exo.cluster.state import InstanceMeta, Placement, Shard, Sharding
@@ -43,11 +43,11 @@ def place_image(card: ModelCard, wanted: Wanted, nodes: Sequence[NodeResources])
         raise PlacementImpossible(
             f"{card.model_id} draws pictures, and those are drawn on one node.", param="min_nodes"
         )
-    fitting = [node for node in able if needed(card, node) <= node.free_memory]
+    fitting = {node.node_id: cast for node in able if (cast := _cast(card, node)) is not None}
     if not fitting:
         raise PlacementImpossible(" ".join(_reasons(card, able)), hint=_HINT)
     best = min(
-        fitting,
+        (node for node in able if node.node_id in fitting),
         key=lambda node: (
             -speed(node, card, cast=Cast.NOTHING).flops,
             -node.free_memory,
@@ -67,15 +67,27 @@ def place_image(card: ModelCard, wanted: Wanted, nodes: Sequence[NodeResources])
                 node_id=best.node_id,
                 start_layer=0,
                 end_layer=card.n_layers,
-                memory=needed(card, best),
+                memory=needed(card, best, fitting[best.node_id]),
+                cast_float32=bool(fitting[best.node_id]),
             ),
         ),
     )
 
 
-def needed(card: ModelCard, node: NodeResources) -> int:
+def needed(card: ModelCard, node: NodeResources, cast: Cast) -> int:
     """Bytes that the model takes on a node while it draws."""
-    return card.storage_size + _working(card, node)
+    weights = card.storage_size
+    if cast is Cast.EVERYTHING and card.dtype != "float32":
+        weights += weights - card.packed_size
+    return weights + _working(card, node)
+
+
+def _cast(card: ModelCard, node: NodeResources) -> Cast | None:
+    """What the node casts to float32; None if the model does not fit either way."""
+    for cast in casts(card, node):
+        if needed(card, node, cast) <= node.free_memory:
+            return cast
+    return None
 
 
 def _working(card: ModelCard, node: NodeResources) -> int:
@@ -120,7 +132,7 @@ def _check(card: ModelCard, wanted: Wanted) -> None:
 
 def _reasons(card: ModelCard, nodes: Sequence[NodeResources]) -> list[str]:
     reasons = [
-        f"{card.model_id} needs {gib(needed(card, node))} on {node.name} and "
+        f"{card.model_id} needs {gib(needed(card, node, casts(card, node)[-1]))} on {node.name} and "
         f"{gib(node.free_memory)} is free for it."
         for node in nodes[:_NAMED]
     ]
