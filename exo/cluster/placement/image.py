@@ -132,8 +132,8 @@ def _check(card: ModelCard, wanted: Wanted) -> None:
 
 def _reasons(card: ModelCard, nodes: Sequence[NodeResources]) -> list[str]:
     reasons = [
-        f"{card.model_id} needs {gib(needed(card, node, casts(card, node)[-1]))} on {node.name} and "
-        f"{gib(node.free_memory)} is free for it."
+        f"{card.model_id} needs {gib(needed(card, node, casts(card, node)[-1]))} on {node.name} "
+        f"and {gib(node.free_memory)} is free for it."
         for node in nodes[:_NAMED]
     ]
     more = len(nodes) - _NAMED

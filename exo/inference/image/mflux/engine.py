@@ -14,7 +14,7 @@ from exo.errors import EngineError
 from exo.inference.engine import OnProgress
 from exo.inference.image.engine import DrawSpec
 from exo.inference.image.mflux.canvas import to_png
-from exo.inference.image.mflux.family import Asked, Encoded, Family
+from exo.inference.image.mflux.family import Asked, Encoded, Family, Look, look_alone
 from exo.inference.image.mflux.loading import in_float32, open_family, pack_for, read
 from exo.inference.image.mflux.picture import MfluxPicture
 from exo.inference.kernels.use import use_kernels
@@ -38,6 +38,7 @@ class MfluxEngine:
         self._kernels = use_kernels() if with_kernels else None
         self._family: Family | None = None
         self._traits: ImageTraits | None = None
+        self._look: Look | None = None
         self._encoded: OrderedDict[str, Encoded] = OrderedDict()
 
     def load(self, load: Load, progress: OnProgress) -> int:
@@ -65,7 +66,7 @@ class MfluxEngine:
 
     def begin(self, spec: DrawSpec) -> MfluxPicture:
         family, traits = self._loaded()
-        return MfluxPicture(family, traits, spec, self._encode)
+        return MfluxPicture(family, traits, spec, self._encode, self._look or look_alone(family))
 
     def peak_memory(self) -> int:
         peak = mx.get_peak_memory()

@@ -4,6 +4,7 @@ Latents are what is denoised. They are packed: each family has its own order of 
 only adds and scales them. Plain ones are (1, channels, height / 8, width / 8).
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,8 +27,17 @@ class Asked:
     images: tuple[Image.Image, ...] = ()
 
 
-# What `Family.encode` hands to `Family.velocity`: each family's own arrays.
+# What `Family.encode` hands to `Family.look`: each family's own arrays.
 Encoded = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Work:
+    """One picture as the transformer gets it: what all its steps have in common."""
+
+    asked: Asked
+    schedule: Schedule
+    encoded: Encoded
 
 
 class Family(Protocol):
@@ -35,7 +45,7 @@ class Family(Protocol):
 
     channels: int
     # Whether images are references that the model looks at; if not, a picture begins from one.
-    looks: bool
+    references: bool
 
     def modules(self) -> list[tuple[str, nn.Module]]:
         """The parts that have weights, by name."""
@@ -64,12 +74,35 @@ class Family(Protocol):
         """Plain latents in this family's order."""
         ...
 
-    def velocity(
-        self, step: int, latents: mx.array, encoded: Encoded, schedule: Schedule
+    def looks(self, encoded: Encoded, schedule: Schedule) -> int:
+        """How often the transformer looks at the latents in a step: twice with guidance by what
+        is not wanted."""
+        ...
+
+    def look(
+        self, which: int, step: int, latents: mx.array, encoded: Encoded, schedule: Schedule
     ) -> mx.array:
-        """Noise less picture, as the model sees them in these latents."""
+        """Noise less picture, as the transformer sees them in these latents: with the prompt in
+        mind, or with the negative one."""
+        ...
+
+    def guide(self, seen: Sequence[mx.array], schedule: Schedule) -> mx.array:
+        """What to go by, of everything that was seen in a step."""
         ...
 
     def pixels(self, latents: mx.array, asked: Asked) -> mx.array:
         """(1, 3, height, width), from -1 to 1."""
         ...
+
+
+# Has the transformer look, on this node or on several: which, at which step, at which latents.
+Look = Callable[[Work, int, int, mx.array], mx.array]
+
+
+def look_alone(family: Family) -> Look:
+    """The whole transformer is on this node."""
+
+    def look(work: Work, which: int, step: int, latents: mx.array) -> mx.array:
+        return family.look(which, step, latents, work.encoded, work.schedule)
+
+    return look

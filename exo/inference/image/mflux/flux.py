@@ -3,6 +3,8 @@
 # pyright: reportUnknownMemberType=false
 # mlx's own stubs leave some parameters untyped.
 
+from collections.abc import Sequence
+
 import mlx.core as mx
 from mflux.models.common.config.model_config import ModelConfig
 from mflux.models.common.latent_creator.latent_creator import LatentCreator
@@ -23,10 +25,10 @@ class Flux:
 
     channels = 16
 
-    def __init__(self, path: str, config: ModelConfig, *, looks: bool) -> None:
+    def __init__(self, path: str, config: ModelConfig, *, references: bool) -> None:
         self._model = Flux1(model_path=path, model_config=config)
         self._config = config
-        self.looks = looks
+        self.references = references
 
     def modules(self) -> list[tuple[str, nn.Module]]:
         model = self._model
@@ -61,7 +63,7 @@ class Flux:
             clip_text_encoder=self._model.clip_text_encoder,
         )
         encoded: Encoded = {"prompt_embeds": words, "pooled_prompt_embeds": pooled}
-        if self.looks:
+        if self.references:
             reference, ids = KontextUtil.create_image_conditioning_latents(
                 vae=self._model.vae,
                 width=asked.width,
@@ -81,9 +83,14 @@ class Flux:
     def pack(self, plain: mx.array, asked: Asked) -> mx.array:
         return FluxLatentCreator.pack_latents(plain, asked.height, asked.width)
 
-    def velocity(
-        self, step: int, latents: mx.array, encoded: Encoded, schedule: Schedule
+    def looks(self, encoded: Encoded, schedule: Schedule) -> int:
+        del encoded, schedule
+        return 1
+
+    def look(
+        self, which: int, step: int, latents: mx.array, encoded: Encoded, schedule: Schedule
     ) -> mx.array:
+        del which
         inputs = dict(encoded)
         reference = inputs.pop("reference", None)
         seen = latents if reference is None else mx.concatenate([latents, reference], axis=1)
@@ -91,6 +98,10 @@ class Flux:
             t=step, config=schedule.config, hidden_states=seen, **inputs
         )
         return velocity[:, : latents.shape[1]]
+
+    def guide(self, seen: Sequence[mx.array], schedule: Schedule) -> mx.array:
+        del schedule
+        return seen[0]
 
     def pixels(self, latents: mx.array, asked: Asked) -> mx.array:
         plain = FluxLatentCreator.unpack_latents(latents, asked.height, asked.width)

@@ -3,6 +3,7 @@
 # pyright: reportUnknownMemberType=false, reportPrivateUsage=false
 # mlx's own stubs leave some parameters untyped; mflux's helpers for edits are named as private.
 
+from collections.abc import Sequence
 from typing import cast
 
 import mlx.core as mx
@@ -26,7 +27,7 @@ class Flux2:
     """With guidance above 1 a step is two passes, the second of the negative prompt."""
 
     channels = 32
-    looks = True
+    references = True
 
     def __init__(
         self,
@@ -68,10 +69,9 @@ class Flux2:
         )
 
     def encode(self, asked: Asked) -> Encoded:
-        encoded: Encoded = {"guidance": asked.guidance, "ids": self._ids(asked)}
-        encoded["prompt"] = self._words(asked.prompt)
+        encoded: Encoded = {"ids": self._ids(asked), "words": [self._words(asked.prompt)]}
         if asked.guidance > 1:
-            encoded["negative"] = self._words(asked.negative_prompt or " ")
+            encoded["words"].append(self._words(asked.negative_prompt or " "))
         if asked.images:
             encoded["reference"], encoded["reference_ids"] = (
                 _Flux2KleinEditHelpers.prepare_reference_image_conditioning(
@@ -95,30 +95,33 @@ class Flux2:
         del asked
         return Flux2LatentCreator.pack_latents(Flux2LatentCreator.patchify_latents(plain))
 
-    def velocity(
-        self, step: int, latents: mx.array, encoded: Encoded, schedule: Schedule
+    def looks(self, encoded: Encoded, schedule: Schedule) -> int:
+        del schedule
+        return len(encoded["words"])
+
+    def look(
+        self, which: int, step: int, latents: mx.array, encoded: Encoded, schedule: Schedule
     ) -> mx.array:
         seen, ids = latents, encoded["ids"]
         if "reference" in encoded:
             seen = mx.concatenate([latents, encoded["reference"]], axis=1)
             ids = mx.concatenate([ids, encoded["reference_ids"]], axis=1)
+        words, positions = encoded["words"][which]
+        velocity = self._model.transformer(
+            hidden_states=seen,
+            encoder_hidden_states=words,
+            timestep=schedule.timestep(step),
+            img_ids=ids,
+            txt_ids=positions,
+            guidance=None,
+        )
+        return velocity[:, : latents.shape[1]]
 
-        def look(words: tuple[mx.array, mx.array]) -> mx.array:
-            velocity = self._model.transformer(
-                hidden_states=seen,
-                encoder_hidden_states=words[0],
-                timestep=schedule.timestep(step),
-                img_ids=ids,
-                txt_ids=words[1],
-                guidance=None,
-            )
-            return velocity[:, : latents.shape[1]]
-
-        velocity = look(encoded["prompt"])
-        if "negative" not in encoded:
-            return velocity
-        negative = look(encoded["negative"])
-        return negative + encoded["guidance"] * (velocity - negative)
+    def guide(self, seen: Sequence[mx.array], schedule: Schedule) -> mx.array:
+        if len(seen) == 1:
+            return seen[0]
+        wanted, unwanted = seen
+        return unwanted + schedule.config.guidance * (wanted - unwanted)
 
     def pixels(self, latents: mx.array, asked: Asked) -> mx.array:
         shape = (1, asked.height // 16, asked.width // 16, latents.shape[-1])

@@ -59,7 +59,7 @@ def _open(card: ModelCard, file: ImageFile | None) -> Family:
     path, config = str(card.path), model_config(variant.mflux, file)
     match variant.family:
         case "flux":
-            return Flux(path, config, looks=variant.edit)
+            return Flux(path, config, references=variant.edit)
         case "flux2":
             length = file.max_sequence_length if file else None
             groups = file.vae_norm_groups if file else None
@@ -70,7 +70,7 @@ def _open(card: ModelCard, file: ImageFile | None) -> Family:
                 vae_norm_groups=groups,
             )
         case "qwen-image":
-            return Qwen(path, config, looks=variant.edit)
+            return Qwen(path, config, references=variant.edit)
         case _:
             return ZImage(path, config)
 

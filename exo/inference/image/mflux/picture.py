@@ -11,7 +11,7 @@ from exo.errors import EngineError
 from exo.inference.image.checks import check
 from exo.inference.image.engine import DrawSpec, Stroke
 from exo.inference.image.mflux.canvas import Mask, open_image, open_mask, to_image, to_png
-from exo.inference.image.mflux.family import Asked, Encoded, Family
+from exo.inference.image.mflux.family import Asked, Encoded, Family, Look, Work
 from exo.models.image_traits import ImageTraits
 
 # How much of an image stays where a picture begins from one and nothing is said: a sketch of it.
@@ -23,11 +23,19 @@ Encode = Callable[[Asked], Encoded]
 class MfluxPicture:
     """A picture that is being drawn. `encode` is the family's, or one that remembers."""
 
-    def __init__(self, family: Family, traits: ImageTraits, spec: DrawSpec, encode: Encode) -> None:
+    def __init__(
+        self,
+        family: Family,
+        traits: ImageTraits,
+        spec: DrawSpec,
+        encode: Encode,
+        look: Look,
+    ) -> None:
         self._family = family
         self._traits = traits
         self._spec = spec
         self._encode = encode
+        self._look = look
         self._asked: Asked | None = None
         self._mask: Mask | None = None
         self._shown: mx.array | None = None
@@ -48,7 +56,8 @@ class MfluxPicture:
             images=images,
         )
         schedule = family.schedule(asked, spec.steps)
-        encoded = self._encode(asked)
+        work = Work(asked, schedule, self._encode(asked))
+        looks = range(family.looks(work.encoded, schedule))
         noise = family.noise(spec.seed, asked)
         first = schedule.first_step(self._strength())
         own, may_change = None, None
@@ -59,7 +68,8 @@ class MfluxPicture:
             may_change = family.pack(self._mask.plain(family.channels), asked)
         latents = noise if own is None or not first else schedule.mix(first, own, noise)
         for step in range(first, spec.steps):
-            velocity = family.velocity(step, latents, encoded, schedule)
+            seen = [self._look(work, which, step, latents) for which in looks]
+            velocity = family.guide(seen, schedule)
             latents = schedule.advance(step, latents, velocity)
             if own is not None and may_change is not None:
                 kept = schedule.mix(step + 1, own, noise)
@@ -84,4 +94,4 @@ class MfluxPicture:
         if spec.strength is not None:
             return spec.strength
         # What the mask covers is drawn anew, unless it is asked for that something stays.
-        return 0.0 if self._family.looks or spec.mask is not None else DEFAULT_STRENGTH
+        return 0.0 if self._family.references or spec.mask is not None else DEFAULT_STRENGTH

@@ -3,6 +3,7 @@
 # pyright: reportUnknownMemberType=false
 # mlx's own stubs leave some parameters untyped.
 
+from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -27,11 +28,11 @@ class Qwen:
 
     channels = 16
 
-    def __init__(self, path: str, config: ModelConfig, *, looks: bool) -> None:
-        kind = QwenImageEdit if looks else QwenImage
+    def __init__(self, path: str, config: ModelConfig, *, references: bool) -> None:
+        kind = QwenImageEdit if references else QwenImage
         self._model: Any = kind(model_path=path, model_config=config)
         self._config = config
-        self.looks = looks
+        self.references = references
 
     def modules(self) -> list[tuple[str, nn.Module]]:
         model = self._model
@@ -56,7 +57,7 @@ class Qwen:
 
     def encode(self, asked: Asked) -> Encoded:
         inputs: Encoded = {}
-        if self.looks:
+        if self.references:
             words = self._look(asked)
             reference, ids, high, wide, number = QwenEditUtil.create_image_conditioning_latents(
                 vae=self._model.vae,
@@ -75,7 +76,7 @@ class Qwen:
                 qwen_tokenizer=self._model.tokenizers["qwen"],
                 qwen_text_encoder=self._model.text_encoder,
             )
-        return {"inputs": inputs, "prompt": words[:2], "negative": words[2:]}
+        return {"inputs": inputs, "words": [words[:2], words[2:]]}
 
     def _look(self, asked: Asked) -> tuple[mx.array, mx.array, mx.array, mx.array]:
         """The words together with the images. Several images have a number in the prompt each, as
@@ -103,29 +104,31 @@ class Qwen:
     def pack(self, plain: mx.array, asked: Asked) -> mx.array:
         return QwenLatentCreator.pack_latents(plain, asked.height, asked.width)
 
-    def velocity(
-        self, step: int, latents: mx.array, encoded: Encoded, schedule: Schedule
+    def looks(self, encoded: Encoded, schedule: Schedule) -> int:
+        del encoded
+        return 1 if schedule.config.guidance == 1 else 2
+
+    def look(
+        self, which: int, step: int, latents: mx.array, encoded: Encoded, schedule: Schedule
     ) -> mx.array:
         inputs = dict(encoded["inputs"])
         reference = inputs.pop("reference", None)
         seen = latents if reference is None else mx.concatenate([latents, reference], axis=1)
+        words, mask = encoded["words"][which]
+        velocity = self._model.transformer(
+            t=step,
+            config=schedule.config,
+            hidden_states=seen,
+            encoder_hidden_states=words,
+            encoder_hidden_states_mask=mask,
+            **inputs,
+        )
+        return velocity[:, : latents.shape[1]]
 
-        def look(words: tuple[mx.array, mx.array]) -> mx.array:
-            velocity = self._model.transformer(
-                t=step,
-                config=schedule.config,
-                hidden_states=seen,
-                encoder_hidden_states=words[0],
-                encoder_hidden_states_mask=words[1],
-                **inputs,
-            )
-            return velocity[:, : latents.shape[1]]
-
-        velocity = look(encoded["prompt"])
-        guidance = schedule.config.guidance
-        if guidance == 1:
-            return velocity
-        return QwenImage.compute_guided_noise(velocity, look(encoded["negative"]), guidance)
+    def guide(self, seen: Sequence[mx.array], schedule: Schedule) -> mx.array:
+        if len(seen) == 1:
+            return seen[0]
+        return QwenImage.compute_guided_noise(seen[0], seen[1], schedule.config.guidance)
 
     def pixels(self, latents: mx.array, asked: Asked) -> mx.array:
         plain = QwenLatentCreator.unpack_latents(latents, asked.height, asked.width)

@@ -3,6 +3,8 @@
 # pyright: reportUnknownMemberType=false
 # mlx's own stubs leave some parameters untyped.
 
+from collections.abc import Sequence
+
 import mlx.core as mx
 from mflux.models.common.config.model_config import ModelConfig
 from mflux.models.common.latent_creator.latent_creator import LatentCreator
@@ -21,7 +23,7 @@ class ZImage:
     """With guidance above 1 a step is two passes, the second of the negative prompt."""
 
     channels = 16
-    looks = False
+    references = False
 
     def __init__(self, path: str, config: ModelConfig) -> None:
         self._model = Model(model_path=path, model_config=config)
@@ -49,9 +51,9 @@ class ZImage:
         )
 
     def encode(self, asked: Asked) -> Encoded:
-        encoded: Encoded = {"prompt": self._words(asked.prompt)}
+        encoded: Encoded = {"words": [self._words(asked.prompt)]}
         if asked.guidance > 1:
-            encoded["negative"] = self._words(asked.negative_prompt or " ")
+            encoded["words"].append(self._words(asked.negative_prompt or " "))
         return encoded
 
     def noise(self, seed: int, asked: Asked) -> mx.array:
@@ -64,23 +66,26 @@ class ZImage:
     def pack(self, plain: mx.array, asked: Asked) -> mx.array:
         return ZImageLatentCreator.pack_latents(plain, asked.height, asked.width)
 
-    def velocity(
-        self, step: int, latents: mx.array, encoded: Encoded, schedule: Schedule
+    def looks(self, encoded: Encoded, schedule: Schedule) -> int:
+        del schedule
+        return len(encoded["words"])
+
+    def look(
+        self, which: int, step: int, latents: mx.array, encoded: Encoded, schedule: Schedule
     ) -> mx.array:
         sigma = schedule.sigma(step).reshape((1,))
+        return self._model.transformer(
+            timestep=mx.ones_like(sigma) - sigma,
+            x=latents,
+            cap_feats=encoded["words"][which],
+            sigmas=schedule.config.scheduler.sigmas,
+        )
 
-        def look(words: mx.array) -> mx.array:
-            return self._model.transformer(
-                timestep=mx.ones_like(sigma) - sigma,
-                x=latents,
-                cap_feats=words,
-                sigmas=schedule.config.scheduler.sigmas,
-            )
-
-        velocity = look(encoded["prompt"])
-        if "negative" not in encoded:
-            return velocity
-        return velocity + schedule.config.guidance * (velocity - look(encoded["negative"]))
+    def guide(self, seen: Sequence[mx.array], schedule: Schedule) -> mx.array:
+        if len(seen) == 1:
+            return seen[0]
+        wanted, unwanted = seen
+        return wanted + schedule.config.guidance * (wanted - unwanted)
 
     def pixels(self, latents: mx.array, asked: Asked) -> mx.array:
         plain = ZImageLatentCreator.unpack_latents(latents, asked.height, asked.width)
