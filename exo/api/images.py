@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 from aiohttp import web
 
@@ -42,7 +42,7 @@ from exo.api.image_schema import (
 from exo.api.routes import Route, json_response, read_json, validate
 from exo.api.sse import EventStream
 from exo.api.stored_images import address
-from exo.cluster.state import Instance
+from exo.cluster.requests import Output
 from exo.errors import EngineError, Unavailable
 from exo.inference.ids import new_id
 from exo.inference.image.types import (
@@ -59,7 +59,6 @@ from exo.models.card import ModelCard, Task
 P = ParamSpec("P")
 T = TypeVar("T")
 Kind = Literal["image_generation", "image_edit"]
-Output = Accepted | Drawing | Preview | Drawn | DrawFinished
 
 # Pictures are large when they are decoded: only so many at once.
 _pool = ThreadPoolExecutor(2, "pictures")
@@ -126,14 +125,6 @@ class _Drawing:
         return await _in_thread(_base64, await self.encoded(png))
 
 
-class _Draws(Protocol):
-    """What a node does for this module."""
-
-    def draw(self, instance: Instance, request: DrawRequest) -> AsyncGenerator[Output]:
-        """Run a request. Closing the generator cancels it."""
-        ...
-
-
 async def generate(request: web.Request) -> web.StreamResponse:
     return await _generate(request, bench=False)
 
@@ -195,7 +186,7 @@ def _require_open(context: Context) -> None:
 async def _answer(request: web.Request, drawing: _Drawing) -> web.StreamResponse:
     context = context_of(request)
     instance = await context.serving.instance_for(drawing.body.model, Task.IMAGE)
-    outputs = cast("_Draws", context.node).draw(instance, drawing.draw)
+    outputs = context.node.draw(instance, drawing.draw)
     async with aclosing(outputs):
         accepted = await anext(outputs)  # Or a refusal, which still can be an HTTP status.
         if isinstance(accepted, Accepted):

@@ -9,6 +9,7 @@ from exo.cluster.commands import find_instance
 from exo.cluster.remote import (
     GENERATE,
     Generation,
+    pack_generation,
     pack_output,
     unpack_generation,
     unpack_output,
@@ -18,8 +19,11 @@ from exo.cluster.requests import Output
 from exo.cluster.state import Instance
 from exo.cluster.worker import Worker
 from exo.errors import PeerError, Unavailable
+from exo.inference.image.types import DrawRequest
 from exo.inference.types import GenerateRequest
 from exo.p2p.network import Body, Network
+
+Asked = GenerateRequest | DrawRequest
 
 
 class Generations:
@@ -34,8 +38,8 @@ class Generations:
         self._idle.set()
         network.services.streams[GENERATE] = self._serve
 
-    def run(self, instance: Instance, request: GenerateRequest) -> AsyncGenerator[Output]:
-        """What comes of a request: Accepted, Deltas, Finished. Closed early, it is cancelled.
+    def run(self, instance: Instance, request: Asked) -> AsyncGenerator[Output]:
+        """What comes of a request: see `OpenRequests.run`. Closed early, it is cancelled.
 
         Raises:
             Unavailable: the instance is not ready, or its node cannot be reached (any more).
@@ -61,14 +65,12 @@ class Generations:
         await self._idle.wait()
 
     async def _run_away(
-        self, node_id: str, instance: Instance, request: GenerateRequest
+        self, node_id: str, instance: Instance, request: Asked
     ) -> AsyncGenerator[Output]:
         self._away[instance.instance_id] += 1
         self._idle.clear()
         try:
-            asked = Generation(instance_id=instance.instance_id, request=request)
-            # As JSON has it: the keys of a body are text, and those of logit_bias are numbers.
-            body = asked.model_dump(mode="json")
+            body = pack_generation(Generation(instance_id=instance.instance_id, request=request))
             async with aclosing(self._network.stream(node_id, GENERATE, body)) as bodies:
                 async for item in bodies:
                     yield unpack_output(item)

@@ -34,6 +34,7 @@ from exo.cluster.state import ClusterState, Draft, Instance, LinkInfo, NodeInfo,
 from exo.cluster.worker import Worker, WorkerOptions
 from exo.device.profile import DeviceProfile, Memory
 from exo.errors import PeerError
+from exo.inference.image.types import DrawRequest
 from exo.inference.messages import DraftStats, RingStats
 from exo.inference.types import GenerateRequest
 from exo.models.card import ModelCard
@@ -227,6 +228,10 @@ class Node:
 
     def generate(self, instance: Instance, request: GenerateRequest) -> AsyncGenerator[Output]:
         """Run a request; see `Generations.run`."""
+        return self._generations.run(instance, request)
+
+    def draw(self, instance: Instance, request: DrawRequest) -> AsyncGenerator[Output]:
+        """Have pictures drawn; see `Generations.run`."""
         return self._generations.run(instance, request)
 
     def load(self, instance: Instance) -> int:

@@ -5,7 +5,7 @@ cluster.acked     notice   index that a follower has                            
 cluster.command   request  Command → index of the state it led to               (to the master)
 cluster.report    request  Report: what a follower's node observed              (to the master)
 cluster.sample    request  ModelQuery → NodeSample
-cluster.generate  stream   instance id, GenerateRequest → Accepted, Tokens…, Finished
+cluster.generate  stream   instance id, request → what its runner says of it
 """
 
 from typing import Annotated, Any, Literal, TypeVar
@@ -18,6 +18,7 @@ from exo.cluster.resources import ModelQuery, NodeSample
 from exo.cluster.state import ClusterState, LinkInfo, Model, NodeInfo, Runner
 from exo.device.profile import DeviceProfile
 from exo.errors import ProtocolError
+from exo.inference.image.types import DrawFinished, Drawing, Drawn, DrawRequest, Preview
 from exo.inference.messages import Accepted, Finished, Tokens, from_runner
 from exo.inference.types import Delta, GenerateRequest
 from exo.p2p.term import Term
@@ -66,7 +67,7 @@ class Generation(Model):
     """What an instance is asked to compute."""
 
     instance_id: str
-    request: GenerateRequest
+    request: GenerateRequest | DrawRequest
 
 
 Replicated = Annotated[Snapshot | Entries, Field(discriminator="type")]
@@ -93,6 +94,13 @@ def unpack(kind: TypeAdapter[T], body: Any) -> T:
         raise _unreadable() from error
 
 
+def pack_generation(asked: Generation) -> dict[str, Any]:
+    """As JSON has it: the keys of a body are text, and those of logit_bias are numbers. Pictures
+    stay the bytes that they are."""
+    mode = "python" if isinstance(asked.request, DrawRequest) else "json"
+    return asked.model_dump(mode=mode)
+
+
 def unpack_generation(body: Any) -> Generation:
     """As `unpack`, of a message that is not in JSON."""
     try:
@@ -117,7 +125,7 @@ def unpack_output(body: Any) -> Output:
     match message:
         case Tokens(deltas=[delta]):
             return delta
-        case Accepted() | Finished():
+        case Accepted() | Finished() | Drawing() | Preview() | Drawn() | DrawFinished():
             return message
         case _:
             raise _unreadable()

@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 
 from exo.errors import ExoError
+from exo.inference.image.types import DrawFinished, Drawing, Drawn, DrawRequest, Preview
 from exo.inference.messages import (
     Accepted,
     Cancel,
+    Draw,
     Finished,
     FromRunner,
     Generate,
@@ -16,7 +18,8 @@ from exo.inference.messages import (
 )
 from exo.inference.types import Delta, GenerateRequest
 
-Output = Accepted | Delta | Finished
+# To a request for text or for pictures.
+Output = Accepted | Delta | Finished | Drawing | Preview | Drawn | DrawFinished
 
 
 class OpenRequests:
@@ -31,8 +34,9 @@ class OpenRequests:
     def __len__(self) -> int:
         return len(self._queues)
 
-    async def run(self, request: GenerateRequest) -> AsyncGenerator[Output]:
-        """Send the request and yield what comes back: Accepted, Deltas, Finished.
+    async def run(self, request: GenerateRequest | DrawRequest) -> AsyncGenerator[Output]:
+        """Send the request and yield what comes back: Accepted, Deltas, Finished; or Accepted, what
+        becomes of the pictures, DrawFinished.
 
         Left early (the client has gone), the request is cancelled in the runner.
 
@@ -44,10 +48,13 @@ class OpenRequests:
         self._idle.clear()
         done = False
         try:
-            self._send(Generate(request=request))
+            if isinstance(request, DrawRequest):
+                self._send(Draw(request=request))
+            else:
+                self._send(Generate(request=request))
             while not done:
                 output = await queue.get()
-                done = isinstance(output, Finished | ExoError)
+                done = isinstance(output, Finished | DrawFinished | ExoError)
                 if isinstance(output, ExoError):
                     raise output
                 yield output
@@ -68,7 +75,7 @@ class OpenRequests:
             case Tokens(deltas=deltas):
                 for delta in deltas:
                     self._put(delta.request_id, delta)
-            case Accepted() | Finished():
+            case Accepted() | Finished() | Drawing() | Preview() | Drawn() | DrawFinished():
                 self._put(message.request_id, message)
             case RequestFailed(error=error):
                 self._put(message.request_id, error.to_error())

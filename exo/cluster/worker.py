@@ -6,11 +6,12 @@ Woken by a change of the state, the end of a runner or a timer, never by polling
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from exo.cluster import groups
+from exo.cluster.loads import WorkerOptions, load_message
 from exo.cluster.plan import (
     STEADY_SECONDS,
     Slot,
@@ -41,13 +42,13 @@ from exo.errors import (
     RunnerDied,
     Unavailable,
 )
+from exo.inference.image.types import DrawRequest
 from exo.inference.messages import (
     Connect,
     DraftStats,
     Failed,
     FromRunner,
     Listening,
-    Load,
     Progress,
     Ready,
     RingLost,
@@ -61,22 +62,6 @@ log = logging.getLogger(__name__)
 
 Report = Callable[[Runner], Awaitable[None]]
 Locate = Callable[[ModelCard], Awaitable[Path]]
-
-
-@dataclass(frozen=True)
-class WorkerOptions:
-    """What runners are started with; `environment` is added to the daemon's own. `mlx_links` says
-    whether they may be linked by `mx.distributed`."""
-
-    node_id: str
-    engine: str
-    environment: Mapping[str, str]
-    spare_runners: int
-    prefix_cache_bytes: int
-    max_queue: int
-    ring_host: str = "127.0.0.1"
-    ring_encrypted: bool = True
-    mlx_links: bool = False
 
 
 @dataclass
@@ -184,7 +169,9 @@ class Worker:
         local = self._locals.get(runner_key(instance.instance_id, 0))
         return len(local.requests) if local and local.requests else 0
 
-    def generate(self, instance: Instance, request: GenerateRequest) -> AsyncGenerator[Output]:
+    def generate(
+        self, instance: Instance, request: GenerateRequest | DrawRequest
+    ) -> AsyncGenerator[Output]:
         """Run a request on an instance whose rank 0 is here.
 
         Raises:
@@ -273,7 +260,7 @@ class Worker:
         if self._locals.get(key) is not local:
             process.kill("its instance was deleted")
         await self._tell(local, pid=process.pid)
-        load = self._load_message(instance, shard, path)
+        load = load_message(instance, shard, path, self._options)
         process.send(load.model_copy(update={"draft_path": draft_path}))
         async for message in process.messages():
             ready = local.ready_at is not None
@@ -295,35 +282,6 @@ class Worker:
         if not self._closed:
             self._spawn(self.keep_spares())
         return spare
-
-    def _load_message(self, instance: Instance, shard: Shard, path: Path) -> Load:
-        placement = instance.placement
-        layers = shard.end_layer - shard.start_layer
-        element = 4 if shard.cast_float32 or instance.card.dtype == "float32" else 2
-        bits = placement.kv_bits
-        whole = instance.card.kv_bytes_per_token(element, bits)
-        per_token = whole * layers // instance.card.n_layers
-        load = Load(
-            path=path,
-            start_layer=shard.start_layer,
-            end_layer=shard.end_layer,
-            context_length=placement.context_length,
-            max_concurrency=placement.concurrency,
-            max_queue=self._options.max_queue,
-            kv_tokens=placement.kv_tokens,
-            kv_bytes_per_token=max(1, per_token // groups.kept_part(instance)),
-            prefix_cache_bytes=self._options.prefix_cache_bytes,
-            cast_float32=shard.cast_float32,
-            rank=shard.rank,
-            size=len(placement.shards),
-            ring_host=self._options.ring_host,
-            ring_encrypted=self._options.ring_encrypted,
-            plan=" ".join(f"{s.start_layer}-{s.end_layer}" for s in placement.shards),
-            kv_bits=int(bits) if bits else None,
-            draft=instance.draft.name if instance.draft and shard.rank == 0 else None,
-            variant=instance.card.architecture if instance.card.image else "",
-        )
-        return load.model_copy(update=groups.fields(instance))
 
     async def _heard(self, local: _Local, message: FromRunner | Quiet) -> None:
         """A runner that is quiet takes no requests; what it has left off, it goes on with."""

@@ -18,6 +18,7 @@ import msgpack
 from pydantic import Field, TypeAdapter, ValidationError
 
 from exo.errors import EngineError, ExoError, error_class
+from exo.inference.image.types import DrawFinished, Drawing, Drawn, DrawRequest, Preview
 from exo.inference.ring.events import RingSpec
 from exo.inference.types import Delta, GenerateRequest, Stats, Wire
 
@@ -76,6 +77,14 @@ class Connect(Wire):
 class Generate(Wire):
     type: Literal["generate"] = "generate"
     request: GenerateRequest
+
+
+class Draw(Wire):
+    """To a runner with an image model, which answers `Accepted`, then `Drawing`, `Preview` and
+    `Drawn` for its pictures, and one `DrawFinished` or `RequestFailed`."""
+
+    type: Literal["draw"] = "draw"
+    request: DrawRequest
 
 
 class Cancel(Wire):
@@ -209,7 +218,7 @@ class Heartbeat(Wire):
     busy: bool
 
 
-ToRunner = Annotated[Load | Connect | Generate | Cancel, Field(discriminator="type")]
+ToRunner = Annotated[Load | Connect | Generate | Draw | Cancel, Field(discriminator="type")]
 FromRunner = Annotated[
     Hello
     | Listening
@@ -222,6 +231,10 @@ FromRunner = Annotated[
     | Accepted
     | Tokens
     | Finished
+    | Drawing
+    | Preview
+    | Drawn
+    | DrawFinished
     | RequestFailed
     | Heartbeat,
     Field(discriminator="type"),

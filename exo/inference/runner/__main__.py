@@ -1,5 +1,8 @@
 """The runner process: `python -m exo.inference.runner --fd N --engine mlx`.
 
+An engine of another make is named by its `module:Class`; one that draws, by a second name after a
+comma.
+
 The main thread is the only one that touches MLX; others read and write the socket to the daemon
 (`link`) and, for one rank of several, the links to its neighbours (`exo.inference.ring`).
 """
@@ -17,8 +20,11 @@ from typing import NoReturn, cast
 
 from exo.errors import EngineError, ExoError
 from exo.inference.engine import Engine, RingEngine
+from exo.inference.image.engine import ImageEngine
+from exo.inference.image.service import DrawService
 from exo.inference.messages import Failed, Hello, Load, WireError
-from exo.inference.runner.alone import load_whole, serve_forever, wants_memory
+from exo.inference.runner.alone import load_whole, serve_forever, tell_drafts, wants_memory
+from exo.inference.runner.drawing import draw_forever
 from exo.inference.runner.grouped import GroupedRunner
 from exo.inference.runner.link import Link, log
 from exo.inference.runner.ranked import RankedRunner
@@ -28,11 +34,29 @@ from exo.inference.runner.service import Service
 _FAILURES = (RuntimeError, ValueError, MemoryError)
 
 
+_MLX = "exo.inference.mlx.engine:MlxEngine,exo.inference.image.mflux.engine:MfluxEngine"
+
+
 def make_engine(name: str) -> Engine:
-    """The engine called `mlx`, or the one at `module:Class`."""
-    target = "exo.inference.mlx.engine:MlxEngine" if name == "mlx" else name
+    """The engine for text called `mlx`, or the one at `module:Class`."""
+    return cast("Engine", _make((_MLX if name == "mlx" else name).split(",")[0]))
+
+
+def make_image_engine(name: str) -> ImageEngine:
+    """The engine that draws, of `mlx` or of `text,image`.
+
+    Raises:
+        EngineError: there is none.
+    """
+    names = (_MLX if name == "mlx" else name).split(",")
+    if len(names) < 2:
+        raise EngineError(f"The engine {name} does not draw.")
+    return cast("ImageEngine", _make(names[1]))
+
+
+def _make(target: str) -> object:
     module, _, attribute = target.partition(":")
-    return cast("Engine", getattr(importlib.import_module(module), attribute)())
+    return getattr(importlib.import_module(module), attribute)()
 
 
 def main() -> None:
@@ -54,7 +78,9 @@ def main() -> None:
     link.silent = False
     if not isinstance(load, Load):
         raise EngineError(f"The first message was {load.type}, not load.")
-    if load.size == 1:
+    if load.variant:
+        run_drawing(link, arguments.engine, load)
+    elif load.size == 1:
         run_alone(link, engine, load)
     else:
         run_ranked(link, cast("RingEngine", engine), load)
@@ -64,12 +90,28 @@ def run_alone(link: Link, engine: Engine, load: Load) -> NoReturn:
     """Load the whole model, then answer requests."""
     try:
         load_whole(link, engine, load)
+        tell_drafts(link, engine)
     except ExoError as error:
         give_up(link, error)
     start_reader(link, engine)
     service = Service(engine, load, time.monotonic)
     try:
         serve_forever(link, engine, service)
+    except _FAILURES as error:
+        fail(link, service, error)
+
+
+def run_drawing(link: Link, name: str, load: Load) -> NoReturn:
+    """Load an image model, then draw."""
+    try:
+        engine = make_image_engine(name)
+        load_whole(link, engine, load)
+    except ExoError as error:
+        give_up(link, error)
+    start_reader(link, None)
+    service = DrawService(engine, load.max_queue, time.monotonic)
+    try:
+        draw_forever(link, service)
     except _FAILURES as error:
         fail(link, service, error)
 
@@ -91,11 +133,11 @@ def run_ranked(link: Link, engine: RingEngine, load: Load) -> NoReturn:
         fail(link, service, error)
 
 
-def start_reader(link: Link, engine: Engine) -> None:
+def start_reader(link: Link, engine: Engine | None) -> None:
     threading.Thread(target=link.read_forever, args=(engine,), name="reader", daemon=True).start()
 
 
-def fail(link: Link, service: Service, error: Exception) -> NoReturn:
+def fail(link: Link, service: Service | DrawService, error: Exception) -> NoReturn:
     """A computation failed, so the state of the batch is unknown: the process is given up once its
     requests have been told."""
     log.exception("A step failed.")

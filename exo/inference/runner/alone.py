@@ -1,9 +1,9 @@
 """A runner that computes a whole model."""
 
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from exo.errors import EngineError, ModelInvalid
-from exo.inference.engine import Engine
+from exo.inference.engine import Engine, OnProgress
 from exo.inference.messages import Cancel, Generate, Load, Progress, Ready
 from exo.inference.runner.link import Asked, Link, log
 from exo.inference.runner.service import Service
@@ -21,7 +21,14 @@ BROKEN = (
 )
 
 
-def load_whole(link: Link, engine: Engine, load: Load) -> None:
+class Loads(Protocol):
+    """An engine of any kind."""
+
+    def load(self, load: Load, progress: OnProgress) -> int: ...
+    def warm_up(self) -> None: ...
+
+
+def load_whole(link: Link, engine: Loads, load: Load) -> None:
     """Load and warm up, telling the daemon how far it is."""
     link.busy = True
     memory = load_layers(link, engine, load)
@@ -34,7 +41,7 @@ def load_whole(link: Link, engine: Engine, load: Load) -> None:
     link.send(Ready(memory=memory))
 
 
-def load_layers(link: Link, engine: Engine, load: Load) -> int:
+def load_layers(link: Link, engine: Loads, load: Load) -> int:
     """Load, telling the daemon how far it is; return the bytes that it takes.
 
     Raises:
@@ -57,10 +64,14 @@ def load_layers(link: Link, engine: Engine, load: Load) -> int:
                 hint="Free some on this node; it is tried again by itself.",
             ) from error
         raise ModelInvalid(f"The model at {load.path} cannot be loaded: {error}.") from error
-    if stats := engine.draft_stats:
-        link.send(stats)
     link.send(Progress(phase="warming", done=0, total=1))
     return memory
+
+
+def tell_drafts(link: Link, engine: Engine) -> None:
+    """Say whether there will be drafts, where some are asked for."""
+    if stats := engine.draft_stats:
+        link.send(stats)
 
 
 def wants_memory(error: Exception) -> bool:

@@ -18,6 +18,7 @@ from exo.inference.messages import (
     HEADER,
     Cancel,
     Connect,
+    Draw,
     Generate,
     Heartbeat,
     RequestFailed,
@@ -37,9 +38,10 @@ log = logging.getLogger("exo.runner")
 
 @dataclass(frozen=True)
 class Asked:
-    """A request with its prompt's tokens, a cancellation, or who is next to this rank."""
+    """A request (one for text with its prompt's tokens), a cancellation, or who is next to this
+    rank."""
 
-    message: Generate | Cancel | Connect
+    message: Generate | Draw | Cancel | Connect
     prompt: list[int] = field(default_factory=list[int])
 
 
@@ -83,18 +85,26 @@ class Link:
             except OSError:
                 leave(0)
 
-    def read_forever(self, engine: Engine) -> None:
-        """Tokenise requests here, so that a long prompt does not hold up the steps of others."""
+    def read_forever(self, engine: Engine | None) -> None:
+        """Tokenise requests here, so that a long prompt does not hold up the steps of others.
+        Without an engine for text, those are refused."""
         while True:
             try:
                 message = self.receive()
             except EngineError:
                 log.exception("The socket to the daemon is damaged.")
                 leave(1)
-            if isinstance(message, Generate):
-                self._tokenise(engine, message)
-            elif isinstance(message, Cancel | Connect):
-                self.inbox.put(Asked(message))
+            match message:
+                case Generate() if engine is not None:
+                    self._tokenise(engine, message)
+                case Generate():
+                    self._refuse(message, EngineError("This model draws; it does not write."))
+                case Draw() if engine is not None:
+                    self._refuse(message, EngineError("This model writes; it does not draw."))
+                case Draw() | Cancel() | Connect():
+                    self.inbox.put(Asked(message))
+                case _:
+                    pass
 
     def _tokenise(self, engine: Engine, message: Generate) -> None:
         try:
@@ -106,7 +116,7 @@ class Link:
             log.warning("Messages could not be tokenised: %s", type(error).__name__)
             self._refuse(message, EngineError("The model's tokenizer failed on the messages."))
 
-    def _refuse(self, message: Generate, error: ExoError) -> None:
+    def _refuse(self, message: Generate | Draw, error: ExoError) -> None:
         request_id = message.request.request_id
         self.send(RequestFailed(request_id=request_id, error=WireError.of(error)))
 

@@ -25,7 +25,7 @@ from exo.inference.messages import (
 from exo.inference.ring.events import RingDown, RingEvent, RingFrame, RingUp
 from exo.inference.ring.frames import Frame
 from exo.inference.ring.tcp import TcpRing
-from exo.inference.runner.alone import load_layers
+from exo.inference.runner.alone import load_layers, tell_drafts
 from exo.inference.runner.link import Asked, Event, Link
 from exo.inference.runner.service import Service
 
@@ -142,6 +142,7 @@ class RankedRunner:
     def _load_layers(self) -> None:
         if self._memory is None:
             self._memory = load_layers(self._link, self._engine, self._load)
+            tell_drafts(self._link, self._engine)
 
     def _start(self, life: int) -> None:
         self._life = life
