@@ -66,10 +66,10 @@ def test_body_over_the_limit(client: OpenAI) -> None:
     assert (caught.value.status_code, caught.value.code) == (413, "body_too_large")
 
 
-def test_images_are_not_there_yet(client: OpenAI) -> None:
-    with pytest.raises(openai.InternalServerError) as caught:
-        client.images.generate(prompt="A cat")
-    assert (caught.value.status_code, caught.value.code) == (501, "not_implemented")
+def test_a_model_of_words_draws_nothing(client: OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.images.generate(model="exo-demo", prompt="A cat")
+    assert caught.value.param == "model"
 
 
 def test_refused_host(base_url: str) -> None:
