@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 LENGTH = 32
-VOCABULARY = 256
+VOCABULARY = 448
 TEXT_ENCODER = {
     "vocab_size": VOCABULARY,
     "hidden_size": 48,
