@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from pictures import COLOURS, PLACES, SHAPES, SIZES, Scene, draw
+from prompts import kept_back
 from torch import Tensor
 from torch.nn import functional
 from vae import VAE
@@ -19,9 +20,14 @@ POOL = 8000
 
 
 def scene(rng: np.random.Generator) -> Scene:
-    colour, ground = rng.choice(list(COLOURS), 2, replace=False)
-    size, place = rng.choice(list(SIZES)), rng.choice(list(PLACES))
-    return Scene(str(rng.choice(SHAPES)), str(colour), str(ground), str(size), str(place))
+    """Of a combination that prompts are trained on, so that the held-out ones are new to all."""
+    while True:
+        shape = str(rng.choice(SHAPES))
+        colour, ground = (str(name) for name in rng.choice(list(COLOURS), 2, replace=False))
+        if not kept_back(shape, colour, ground):
+            return Scene(
+                shape, colour, ground, str(rng.choice(list(SIZES))), str(rng.choice(list(PLACES)))
+            )
 
 
 def pictures(rng: np.random.Generator, count: int) -> Tensor:
