@@ -9,6 +9,7 @@ from aiohttp import web
 
 from exo import __version__
 from exo.api.chat_adapter import generation_stats, logprobs_view, to_generate
+from exo.api.chat_format import format_of
 from exo.api.chat_schema import (
     AnswerView,
     BenchCompletion,
@@ -136,6 +137,7 @@ async def _create(request: web.Request, *, bench: bool) -> web.StreamResponse:
     body = validate(ChatRequest, without_unsupported(await read_json(request)))
     if context.draining:
         raise Unavailable("This node is stopping.", hint="Try another node.", retry_after=5)
+    format_of(body)  # What is wrong with the request itself is said before a model is loaded.
     instance = await context.serving.instance_for(body.model)
     completion = _Completion(body, instance.card.model_id, bench=bench)
     generate = to_generate(body, instance.card, completion.id)

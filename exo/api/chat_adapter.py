@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Iterable
 from typing import Any
 
+from exo.api.chat_format import format_of
 from exo.api.chat_schema import (
     ChatRequest,
     GenerationStats,
@@ -48,6 +49,7 @@ def to_generate(body: ChatRequest, card: ModelCard, request_id: str) -> Generate
         n=body.n or 1,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         use_prefix_cache=body.use_prefix_cache,
+        format=format_of(body),
     )
 
 

@@ -1,7 +1,7 @@
 """OpenAI's chat completion objects (https://platform.openai.com/docs/api-reference/chat), as far as
 exo honours them (`unsupported` refuses the rest by name)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -86,6 +86,46 @@ class StreamOptions(Part):
     include_usage: bool = False
 
 
+class TextFormat(Part):
+    type: Literal["text"]
+
+
+class ObjectFormat(Part):
+    type: Literal["json_object"]
+
+
+class JsonSchema(Part):
+    name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
+    description: str | None = None
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+    strict: bool | None = None
+
+
+class SchemaFormat(Part):
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
+ResponseFormat = Annotated[TextFormat | ObjectFormat | SchemaFormat, Field(discriminator="type")]
+
+
+class StructuredOutputs(Part):
+    """What an answer must be, in vLLM's words: one of these. `grammar` is Lark, as llguidance
+    reads it."""
+
+    json_: dict[str, Any] | None = Field(None, alias="json")
+    regex: str | None = Field(None, min_length=1)
+    choice: Annotated[list[str], Field(min_length=1)] | None = None
+    grammar: str | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "StructuredOutputs":
+        given = [self.json_, self.regex, self.choice, self.grammar]
+        if sum(value is not None for value in given) != 1:
+            raise ValueError("Exactly one of json, regex, choice and grammar must be given")
+        return self
+
+
 class ChatRequest(Part):
     """The body of a chat completion."""
 
@@ -110,6 +150,8 @@ class ChatRequest(Part):
     stream_options: StreamOptions | None = None
     user: str | None = None
     metadata: dict[str, str] | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
     use_prefix_cache: bool = True
 
     @model_validator(mode="after")
@@ -118,6 +160,9 @@ class ChatRequest(Part):
             raise ValueError("top_logprobs needs logprobs to be true")
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options is only allowed when stream is true")
+        free = self.response_format is None or self.response_format.type == "text"
+        if self.structured_outputs is not None and not free:
+            raise ValueError("structured_outputs and response_format exclude each other")
         return self
 
 

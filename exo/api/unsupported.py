@@ -11,7 +11,6 @@ _FIELDS: dict[str, tuple[object, ...]] = {
     "parallel_tool_calls": (True, False),
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
     "reasoning_effort": ("none",),
     "modalities": (["text"],),
     "audio": (),

@@ -1,18 +1,18 @@
 """What an engine is: the one that computes tokens, behind the runner's scheduler.
 
-Everything but `tokenize` is called from the process's main thread only, since MLX's streams belong
+Everything but `prepare` is called from the process's main thread only, since MLX's streams belong
 to a thread.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from exo.inference.messages import DraftStats, Load, RingStats
 from exo.inference.ring.events import Ring
 from exo.inference.ring.frames import Frame
 from exo.inference.ring.gathering import Address
-from exo.inference.types import FinishReason, Sampling
+from exo.inference.types import FinishReason, GenerateRequest, Sampling
 
 OnProgress = Callable[[int, int], None]
 
@@ -28,6 +28,16 @@ class SequenceSpec:
     index: int = 0
     logprobs: int | None = None
     use_prefix_cache: bool = True
+    grammar: str = ""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request as the engine computes it: the prompt's tokens, and the grammar that its answers
+    follow, empty if none."""
+
+    prompt: Sequence[int] = ()
+    grammar: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,8 @@ class Sampled:
     """One sampled token. When `finish_reason` is STOP it is an end-of-text token, not text.
 
     `top` are the likeliest (token, log probability) pairs, as many as were asked for;
-    `cached_tokens` is how many of the prompt's tokens were in the prefix cache.
+    `cached_tokens` is how many of the prompt's tokens were in the prefix cache. With a `failure`
+    there is no token: the sequence has ended, since its grammar could not be followed.
     """
 
     sequence_id: int
@@ -44,6 +55,7 @@ class Sampled:
     logprob: float | None = None
     top: Sequence[tuple[int, float]] = field(default=())
     cached_tokens: int = 0
+    failure: str | None = None
 
 
 # Makes every rank compute a chunk of a prompt and two tokens. No sequence of a request has its id.
@@ -80,11 +92,11 @@ class Engine(Protocol):
         """Compute once, so that the first request does not pay for what comes once."""
         ...
 
-    def tokenize(self, messages: Sequence[dict[str, Any]]) -> list[int]:
-        """The prompt's tokens, by the model's chat template. Any thread.
+    def prepare(self, request: GenerateRequest) -> Prepared:
+        """The prompt's tokens, by the model's chat template, and the grammar. Any thread.
 
         Raises:
-            RequestError: the template refuses the messages.
+            RequestError: the template refuses the messages, or the grammar is none.
         """
         ...
 

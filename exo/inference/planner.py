@@ -192,7 +192,14 @@ class Planner:
         self._flights.popleft()
         self._observe(flight, result, now)
         taken = self._taken(flight, result)
-        return [self._sampled(row, *drawn) for row, found in taken for drawn in found]
+        sampled: list[Sampled] = []
+        for row, found in taken:
+            failure = result.failed.get(row.spec.sequence_id)
+            if failure is not None:
+                sampled.append(self._failed(row, failure))
+            else:
+                sampled += [self._sampled(row, *drawn) for drawn in found]
+        return sampled
 
     def _taken(self, flight: _Flight, result: Result) -> list[tuple[_Sequence, list[_Drawn]]]:
         """By row of a step, what was sampled for it, as far as its draft was right; the rest of
@@ -300,6 +307,7 @@ class Planner:
                 logprobs=spec.logprobs,
                 prompt_tokens=len(spec.prompt),
                 history=tuple(spec.prompt) if penalties else (),
+                grammar=spec.grammar,
                 entry=entry,
                 length=length,
             )
@@ -375,6 +383,12 @@ class Planner:
             top=shown.top if shown else (),
             cached_tokens=sequence.cached,
         )
+
+    def _failed(self, sequence: _Sequence, failure: str) -> Sampled:
+        name = sequence.spec.sequence_id
+        del self._sequences[name]
+        self._end(sequence)
+        return Sampled(sequence_id=name, token=-1, failure=failure)
 
     def _observe(self, flight: _Flight, result: Result, now: float) -> None:
         slowest = max(result.seconds, default=0.0)

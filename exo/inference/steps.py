@@ -23,7 +23,8 @@ LAST_SAMPLED = -1
 class Open(Wire):
     """Begin a sequence: answer `index` of a request. With `entry`, its caches start as a copy of
     the first `length` tokens of that entry of the prefix cache. `history` are the prompt's tokens,
-    if the sampling depends on them; `prompt_tokens` is their number in any case."""
+    if the sampling depends on them; `prompt_tokens` is their number in any case. `grammar` is what
+    the answer must follow, empty if nothing."""
 
     op: Literal["open"] = "open"
     sequence: int
@@ -32,6 +33,7 @@ class Open(Wire):
     logprobs: int | None = None
     prompt_tokens: int
     history: tuple[int, ...] = ()
+    grammar: str = ""
     entry: int | None = None
     length: int = 0
 
@@ -127,12 +129,14 @@ class Chosen(Wire):
 
 class Result(Wire):
     """What the last rank sampled: by row, empty if nothing was to be. `seconds` is what each rank
-    computed for, in the order of the ranks."""
+    computed for, in the order of the ranks. `failed` are the sequences whose grammar could not be
+    followed any further, and why: what was sampled for them is of no use."""
 
     number: int
     tokens: tuple[int, ...] = ()
     logprobs: tuple[Chosen | None, ...] = ()
     seconds: tuple[float, ...] = ()
+    failed: dict[int, str] = Field(default_factory=dict[int, str])
 
 
 _step: TypeAdapter[Step] = TypeAdapter(Step)

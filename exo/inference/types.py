@@ -5,7 +5,7 @@ border to the runner and, later, the network, so they are validated where they a
 """
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -35,6 +35,16 @@ class Sampling(Wire):
     logit_bias: dict[int, float] = {}
 
 
+class Format(Wire):
+    """What an answer must be, token by token: a JSON text that the schema in `text` allows, what a
+    regular expression or a grammar (llguidance's Lark) describes, or one of a JSON list of texts.
+    `param` is the client's field, for errors."""
+
+    kind: Literal["json", "regex", "choice", "lark"]
+    text: str
+    param: str = "response_format"
+
+
 class GenerateRequest(Wire):
     """One request. `max_tokens` None means as many as the context holds.
 
@@ -50,6 +60,7 @@ class GenerateRequest(Wire):
     n: int = Field(default=1, ge=1)
     logprobs: int | None = Field(default=None, ge=0)
     use_prefix_cache: bool = True
+    format: Format | None = None
 
 
 class FinishReason(StrEnum):

@@ -3,12 +3,11 @@
 import os
 import signal
 from collections.abc import Sequence
-from typing import Any
 
 from exo.errors import ModelInvalid, RequestError
-from exo.inference.engine import Detokenizer, OnProgress, Sampled, SequenceSpec
+from exo.inference.engine import Detokenizer, OnProgress, Prepared, Sampled, SequenceSpec
 from exo.inference.messages import Load
-from exo.inference.types import FinishReason
+from exo.inference.types import FinishReason, GenerateRequest
 
 END = 0
 LAYERS = 4
@@ -57,11 +56,11 @@ class FakeEngine:
     def warm_up(self) -> None:
         pass
 
-    def tokenize(self, messages: Sequence[dict[str, Any]]) -> list[int]:
-        words = str(messages[-1]["content"]).split()
+    def prepare(self, request: GenerateRequest) -> Prepared:
+        words = str(request.messages[-1]["content"]).split()
         if "refuse" in words:
             raise RequestError("The template refuses these messages.", param="messages")
-        return [self._token(word) for word in words]
+        return Prepared([self._token(word) for word in words])
 
     def detokenizer(self) -> Detokenizer:
         return Words(self.vocabulary)

@@ -48,7 +48,7 @@ class Bench:
         request = GenerateRequest.model_validate(
             {"request_id": request_id, "messages": message, **fields}
         )
-        self.said += self.service.handle(Generate(request=request), self.engine.tokenize(message))
+        self.said += self.service.handle(Generate(request=request), self.engine.prepare(request))
 
     def step(self, times: int = 1) -> None:
         for _ in range(times):

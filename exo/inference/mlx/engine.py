@@ -11,7 +11,16 @@ import mlx.core as mx
 from jinja2 import TemplateError
 
 from exo.errors import EngineError, ModelInvalid, RequestError
-from exo.inference.engine import WARM_UP, Detokenizer, OnProgress, Sampled, SequenceSpec
+from exo.inference.engine import (
+    WARM_UP,
+    Detokenizer,
+    OnProgress,
+    Prepared,
+    Sampled,
+    SequenceSpec,
+)
+from exo.inference.grammars.compiler import Grammars
+from exo.inference.grammars.text import grammar_of
 from exo.inference.kernels.use import use_kernels
 from exo.inference.messages import DraftStats, Load, RingStats
 from exo.inference.mlx import loading
@@ -25,11 +34,13 @@ from exo.inference.mlx.pipelines import Alone, Follower, Head, Pipeline
 from exo.inference.mlx.stage import Stage
 from exo.inference.mlx.together import Leader, Member, SharedModel
 from exo.inference.mlx.token_text import TokenText
+from exo.inference.mlx.vocabulary import open_grammars
 from exo.inference.planner import Planner, PlannerOptions
 from exo.inference.prefix_index import PrefixIndex
 from exo.inference.ring.events import Ring
 from exo.inference.ring.frames import Frame
 from exo.inference.ring.gathering import Address
+from exo.inference.types import GenerateRequest
 
 # A prefill chunk holds up everyone's next token; a CPU takes long over the same number of tokens.
 _PREFILL_STEP_CPU = 256
@@ -57,6 +68,7 @@ class MlxEngine:
         self._tokenizer: TokenizerWrapper | None = None
         self._token_text: TokenText | None = None
         self._drafting = Drafting()
+        self._grammars: Grammars | None = None
         self._load: Load | None = None
         self._waiting = True
 
@@ -80,7 +92,10 @@ class MlxEngine:
         loading.read(shard.stage, load, progress)
         self._load = load
         self._stage = shard.stage
-        self._executor = Executor(shard.stage, batchable=shard.batchable)
+        if load.rank == 0 or shard.stage.last:
+            # Where requests come in they are checked, and the last rank follows them.
+            self._grammars = open_grammars(load.path, shard.config)
+        self._executor = Executor(shard.stage, batchable=shard.batchable, grammars=self._grammars)
         if load.size == 1:
             self._pipeline = Alone(self._executor)
         return loading.size_of(shard.stage.model) + self._drafting.memory
@@ -91,7 +106,20 @@ class MlxEngine:
             pass
         mx.reset_peak_memory()
 
+    def prepare(self, request: GenerateRequest) -> Prepared:
+        prompt = self.tokenize(request.messages)
+        if request.format is None:
+            return Prepared(prompt)
+        grammar = grammar_of(request.format)
+        _loaded(self._grammars).check(grammar, request.format.param)
+        return Prepared(prompt, grammar)
+
     def tokenize(self, messages: Sequence[dict[str, Any]]) -> list[int]:
+        """The prompt's tokens, by the model's chat template.
+
+        Raises:
+            RequestError: it refuses the messages.
+        """
         tokenizer = _loaded(self._tokenizer)
         if not tokenizer.has_chat_template:
             raise RequestError(

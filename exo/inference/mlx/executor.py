@@ -11,10 +11,13 @@ is lazy, so that the caller says when to wait.
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import mlx.core as mx
 
 from exo.errors import RingError
+from exo.inference.grammars.compiler import Grammars
+from exo.inference.grammars.constraint import Constraint
 from exo.inference.mlx.adapter import (
     Cache,
     as_batch,
@@ -26,6 +29,7 @@ from exo.inference.mlx.adapter import (
     states,
 )
 from exo.inference.mlx.history import History
+from exo.inference.mlx.masking import masked
 from exo.inference.mlx.sampling import (
     LogitsProcessor,
     Sampler,
@@ -54,8 +58,10 @@ from exo.inference.steps import (
 
 @dataclass
 class _Sequence:
-    """`length` tokens are in its caches. `history` is kept where penalties look at it."""
+    """`length` tokens are in its caches. `history` is kept where penalties look at it, and a
+    `constraint` where the answer follows a grammar and this rank samples."""
 
+    name: int
     caches: list[Cache]
     length: int
     prompt_tokens: int
@@ -63,6 +69,7 @@ class _Sequence:
     processors: list[LogitsProcessor]
     history: History | None
     logprobs: int | None
+    constraint: Constraint | None = None
     group: int | None = None
 
 
@@ -79,10 +86,12 @@ class _Group:
 @dataclass(frozen=True)
 class Drawn:
     """What the last rank sampled, row by row and position by position: tokens (N,) and, where
-    asked for, log probabilities (V,), with how many of the likeliest are wanted."""
+    asked for, log probabilities (V,), with how many of the likeliest are wanted. `failed` are the
+    sequences whose grammar could not be followed, and why."""
 
     tokens: mx.array
     logprobs: list[tuple[mx.array, int] | None]
+    failed: dict[int, str]
 
     def chosen(self, tokens: Sequence[int]) -> list[Chosen | None]:
         """The log probabilities of the sampled tokens."""
@@ -112,8 +121,10 @@ class Computed:
 class Executor:
     """The caches of one stage, and the steps on them."""
 
-    def __init__(self, stage: Stage, *, batchable: bool) -> None:
+    def __init__(self, stage: Stage, *, batchable: bool, grammars: Grammars | None = None) -> None:
+        """`grammars` are needed where tokens are sampled."""
         self._stage = stage
+        self._grammars = grammars
         self._batchable = batchable
         self._sequences: dict[int, _Sequence] = {}
         self._groups: dict[int, _Group] = {}
@@ -169,6 +180,7 @@ class Executor:
             caches = copy.deepcopy(kept)
             cut(caches, length - op.length)
         self._sequences[op.sequence] = _Sequence(
+            name=op.sequence,
             caches=caches,
             length=op.length,
             prompt_tokens=op.prompt_tokens,
@@ -177,7 +189,13 @@ class Executor:
             # The last token of the prompt is added when it is computed.
             history=History(op.history[:-1]) if op.history else None,
             logprobs=op.logprobs,
+            constraint=self._constraint(op.grammar),
         )
+
+    def _constraint(self, grammar: str) -> Constraint | None:
+        if not grammar or self._grammars is None or not self._stage.last:
+            return None
+        return self._grammars.open(grammar)
 
     def _join(self, op: Join) -> None:
         sequence = self._sequences[op.sequence]
@@ -223,6 +241,8 @@ class Executor:
             sequence.length -= count
             if sequence.history is not None and self._stage.last:
                 sequence.history.cut(count)
+            if sequence.constraint is not None:
+                sequence.constraint.cut(count)
         for group in self._groups.values():
             self._cut_rows(group, [counts.get(row, 0) for row in group.rows])
 
@@ -265,7 +285,8 @@ class Executor:
         self._cut_rows(group, [longest - len(draft) for draft in drafts])
         if not self._stage.last:
             return Computed(outputs, state=states(group.caches))
-        drawn = _sample(rows, tokens, outputs[0], [1 + len(draft) for draft in drafts])
+        masks = _masks(rows, tokens, outputs[0], drafts)
+        drawn = _sample(rows, tokens, outputs[0], drafts, masks)
         if not longest:
             group.sampled = drawn.tokens.astype(mx.int32)
         return Computed(drawn=drawn, state=states(group.caches) if longest else [])
@@ -281,14 +302,45 @@ def _known(given: Sequence[int], sampled: mx.array) -> mx.array:
     return mx.where(tokens == LAST_SAMPLED, sampled, tokens)
 
 
+def _masks(
+    rows: Sequence[_Sequence],
+    tokens: mx.array,
+    logits: mx.array,
+    drafts: Sequence[Sequence[int]],
+) -> list[bytes | None]:
+    """What each row's grammar allows after its token and after each of its draft; nothing if no
+    row has one."""
+    if not any(row.constraint for row in rows):
+        return []
+    # The layers compute while the grammars are asked; what was sampled last is known by then.
+    mx.async_eval(logits)
+    known = cast("list[int]", tokens[:, 0].tolist())
+    masks: list[bytes | None] = []
+    for row, first, draft in zip(rows, known, drafts, strict=True):
+        begin = row.length - 1 - len(draft)
+        for at, token in enumerate((first, *draft)):
+            if row.constraint is None:
+                masks.append(None)
+                continue
+            if begin + at >= row.prompt_tokens:
+                row.constraint.push(token, drafted=at > 0)
+            masks.append(row.constraint.mask())
+    return masks
+
+
 def _sample(
-    rows: Sequence[_Sequence], tokens: mx.array, logits: mx.array, counts: Sequence[int]
+    rows: Sequence[_Sequence],
+    tokens: mx.array,
+    logits: mx.array,
+    drafts: Sequence[Sequence[int]],
+    masks: Sequence[bytes | None],
 ) -> Drawn:
-    """Sample after the first `counts[i]` tokens of each row: tokens (B, L), logits (B, L, V).
+    """Sample after the token and the draft of each row: tokens (B, L), logits (B, L, V).
 
     What is drawn after a token of a draft is drawn as if the draft was right so far. The rows'
     lengths count these tokens already.
     """
+    counts = [1 + len(draft) for draft in drafts]
     flat = _flattened(logits, counts)
     places = [
         (row, row.length - count + at - (row.prompt_tokens - 1))
@@ -297,6 +349,8 @@ def _sample(
     ]
     if any(row.processors for row in rows):
         flat = _processed(rows, _flattened(tokens, counts), flat, counts)
+    if masks:
+        flat = masked(flat, masks)
     logprobs = flat - mx.logsumexp(flat, axis=-1, keepdims=True)
     sampler = rows[0].sampler
     if all(row.sampler is sampler for row in rows) and (sampler is greedy or len(places) == 1):
@@ -307,11 +361,16 @@ def _sample(
             for at, (row, position) in enumerate(places)
         ]
         sampled = mx.concatenate(parts, axis=0)
+    failed = {
+        row.name: row.constraint.failure
+        for row in rows
+        if row.constraint is not None and row.constraint.failure is not None
+    }
     wanted = [
         None if row.logprobs is None else (logprobs[at], row.logprobs)
         for at, (row, _) in enumerate(places)
     ]
-    return Drawn(sampled, wanted)
+    return Drawn(sampled, wanted, failed)
 
 
 def _flattened(array: mx.array, counts: Sequence[int]) -> mx.array:

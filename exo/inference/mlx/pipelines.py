@@ -149,6 +149,7 @@ def result_of(step: Step, computed: Computed, seconds: list[float]) -> Result:
         number=step.number,
         tokens=tuple(tokens),
         logprobs=tuple(drawn.chosen(tokens)),
+        failed=drawn.failed,
         seconds=tuple(seconds),
     )
 

@@ -136,12 +136,13 @@ def _count(tokens: mx.array, size: int) -> mx.array:
 
 
 def top_logprobs(logprobs: mx.array, count: int) -> Sequence[tuple[int, float]]:
-    """The `count` likeliest (token, log probability) of (V,), likeliest first."""
+    """The `count` likeliest (token, log probability) of (V,), likeliest first; fewer if fewer are
+    possible at all."""
     if count == 0:
         return ()
     order = mx.argpartition(-logprobs, kth=min(count, logprobs.size) - 1)[:count]
     pairs = [(int(token), scalar(logprobs[token])) for token in order]
-    return sorted(pairs, key=lambda pair: -pair[1])
+    return sorted((pair for pair in pairs if pair[1] > -math.inf), key=lambda pair: -pair[1])
 
 
 def scalar(array: mx.array) -> float:

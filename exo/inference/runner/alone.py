@@ -87,7 +87,7 @@ def serve_forever(link: Link, engine: Engine, service: Service) -> NoReturn:
         while (engine.waiting and not fresh) or not link.inbox.empty():
             event = link.inbox.get()
             if isinstance(event, Asked) and isinstance(event.message, Generate | Cancel):
-                link.send(*service.handle(event.message, event.prompt))
+                link.send(*service.handle(event.message, event.prepared))
                 fresh = True
         fresh = False
         link.busy = True

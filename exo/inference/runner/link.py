@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from exo.errors import EngineError, ExoError
-from exo.inference.engine import Engine
+from exo.inference.engine import Engine, Prepared
 from exo.inference.messages import (
     HEADER,
     Cancel,
@@ -38,11 +38,10 @@ log = logging.getLogger("exo.runner")
 
 @dataclass(frozen=True)
 class Asked:
-    """A request (one for text with its prompt's tokens), a cancellation, or who is next to this
-    rank."""
+    """A request (one for text made ready), a cancellation, or who is next to this rank."""
 
     message: Generate | Draw | Cancel | Connect
-    prompt: list[int] = field(default_factory=list[int])
+    prepared: Prepared = field(default_factory=Prepared)
 
 
 Event = Asked | RingEvent
@@ -86,8 +85,8 @@ class Link:
                 leave(0)
 
     def read_forever(self, engine: Engine | None) -> None:
-        """Tokenise requests here, so that a long prompt does not hold up the steps of others.
-        Without an engine for text, those are refused."""
+        """Make requests ready here, so that a long prompt or a large schema does not hold up the
+        steps of others. Without an engine for text, those are refused."""
         while True:
             try:
                 message = self.receive()
@@ -96,7 +95,7 @@ class Link:
                 leave(1)
             match message:
                 case Generate() if engine is not None:
-                    self._tokenise(engine, message)
+                    self._prepare(engine, message)
                 case Generate():
                     self._refuse(message, EngineError("This model draws; it does not write."))
                 case Draw() if engine is not None:
@@ -106,9 +105,9 @@ class Link:
                 case _:
                     pass
 
-    def _tokenise(self, engine: Engine, message: Generate) -> None:
+    def _prepare(self, engine: Engine, message: Generate) -> None:
         try:
-            self.inbox.put(Asked(message, engine.tokenize(message.request.messages)))
+            self.inbox.put(Asked(message, engine.prepare(message.request)))
         except ExoError as error:
             self._refuse(message, error)
         except Exception as error:  # noqa: BLE001  whatever a model's template or tokenizer does

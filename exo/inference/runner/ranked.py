@@ -110,8 +110,8 @@ class RankedRunner:
         match event:
             case Asked(message=Connect(ring=ring)):
                 self._ring.connect(ring)
-            case Asked(message=Generate() | Cancel() as message, prompt=prompt):
-                self._link.send(*self._service.handle(message, prompt))
+            case Asked(message=Generate() | Cancel() as message, prepared=prepared):
+                self._link.send(*self._service.handle(message, prepared))
                 return True
             case RingFrame(life=life, frame=frame):
                 if life == self._life:

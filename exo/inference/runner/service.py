@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from exo.errors import ContextLengthExceeded, ExoError, RequestError
 from exo.inference.answer import Answer
-from exo.inference.engine import Engine, Sampled, SequenceSpec
+from exo.inference.engine import Engine, Prepared, Sampled, SequenceSpec
 from exo.inference.messages import (
     Accepted,
     Cancel,
@@ -31,6 +31,7 @@ from exo.inference.types import (
 )
 
 DRAFT_NEWS_SECONDS = 1.0
+_NOTHING = Prepared()
 
 
 @dataclass
@@ -73,17 +74,17 @@ class Service:
         """Sequences in the queue."""
         return self._scheduler.waiting
 
-    def handle(self, message: Generate | Cancel, prompt: Sequence[int] = ()) -> list[Wire]:
-        """Take in a request (with its prompt's tokens) or a cancellation."""
+    def handle(self, message: Generate | Cancel, prepared: Prepared = _NOTHING) -> list[Wire]:
+        """Take in a request, made ready, or a cancellation."""
         if isinstance(message, Cancel):
             self._forget(message.request_id)
             return []
         request = message.request
         try:
-            self._submit(request, prompt)
+            self._submit(request, prepared)
         except ExoError as error:
             return [RequestFailed(request_id=request.request_id, error=WireError.of(error))]
-        return [Accepted(request_id=request.request_id, prompt_tokens=len(prompt))]
+        return [Accepted(request_id=request.request_id, prompt_tokens=len(prepared.prompt))]
 
     def step(self) -> list[Wire]:
         """Admit what fits, compute one step, report it, and admit what fits then."""
@@ -111,7 +112,8 @@ class Service:
             self._forget(request_id)
         return [RequestFailed(request_id=r, error=WireError.of(error)) for r in failed]
 
-    def _submit(self, request: GenerateRequest, prompt: Sequence[int]) -> None:
+    def _submit(self, request: GenerateRequest, prepared: Prepared) -> None:
+        prompt = prepared.prompt
         if not prompt:
             raise RequestError(
                 "The model's chat template makes nothing of these messages.", param="messages"
@@ -139,6 +141,7 @@ class Service:
                 index=index,
                 logprobs=request.logprobs,
                 use_prefix_cache=request.use_prefix_cache,
+                grammar=prepared.grammar,
             )
 
     def _admit(self) -> None:
@@ -160,6 +163,9 @@ class Service:
             answer = self._answers.get(token.sequence_id)
             if answer is None:
                 continue
+            if token.failure is not None:
+                finished.append(self._give_up(answer.request_id, token.failure))
+                continue
             delta = answer.add(token)
             deltas.append(delta)
             entry = self._open[delta.request_id]
@@ -176,7 +182,17 @@ class Service:
                     finished.append(self._finish(entry, now))
         if stopped:
             self._engine.remove(stopped)
-        return [Tokens(deltas=deltas), *finished] if deltas else []
+        return [Tokens(deltas=deltas), *finished] if deltas else finished
+
+    def _give_up(self, request_id: str, failure: str) -> RequestFailed:
+        """A grammar that was taken, and is too costly after all for what came of it."""
+        form = self._open[request_id].request.format
+        self._forget(request_id)
+        error = RequestError(
+            f"The answer could not be held to its grammar any further: {failure}.",
+            param=form.param if form else None,
+        )
+        return RequestFailed(request_id=request_id, error=WireError.of(error))
 
     def _finish(self, entry: _Open, now: float) -> Finished:
         del self._open[entry.request.request_id]

@@ -1,0 +1,55 @@
+"""What a client wants an answer to be, as the engine is asked for it: pure."""
+
+import json
+from typing import Any
+
+from exo.api.chat_schema import ChatRequest, SchemaFormat, StructuredOutputs
+from exo.errors import RequestError
+from exo.inference.grammars.schema import check_schema
+from exo.inference.types import Format
+
+MAX_TEXT = 64 * 1024
+_OBJECT: dict[str, Any] = {"type": "object"}
+
+
+def format_of(body: ChatRequest) -> Format | None:
+    """The form that `response_format` or `structured_outputs` asks for.
+
+    Raises:
+        RequestError: a schema or a grammar is none, too large or endless.
+    """
+    if body.structured_outputs is not None:
+        return _structured(body.structured_outputs)
+    match body.response_format:
+        case SchemaFormat(json_schema=wanted):
+            schema = _OBJECT if wanted.schema_ is None else wanted.schema_
+            return _json(schema, "response_format.json_schema.schema")
+        case None:
+            return None
+        case form:
+            return _json(_OBJECT, "response_format") if form.type == "json_object" else None
+
+
+def _structured(wanted: StructuredOutputs) -> Format:
+    if wanted.json_ is not None:
+        return _json(wanted.json_, "structured_outputs.json")
+    if wanted.choice is not None:
+        if not all(wanted.choice):
+            raise RequestError("A choice must not be empty.", param="structured_outputs.choice")
+        text = json.dumps(wanted.choice, ensure_ascii=False)
+        return _limited("choice", text, "structured_outputs.choice")
+    if wanted.regex is not None:
+        return _limited("regex", wanted.regex, "structured_outputs.regex")
+    return _limited("lark", wanted.grammar or "", "structured_outputs.grammar")
+
+
+def _json(schema: dict[str, Any], param: str) -> Format:
+    check_schema(schema, param)
+    return Format(kind="json", text=json.dumps(schema), param=param)
+
+
+def _limited(kind: str, text: str, param: str) -> Format:
+    size = len(text.encode())
+    if size > MAX_TEXT:
+        raise RequestError(f"It has {size} bytes; {MAX_TEXT} are allowed.", param=param)
+    return Format.model_validate({"kind": kind, "text": text, "param": param})

@@ -1,0 +1,1 @@
+"""What an answer may be, token by token: grammars, and where an answer is in one."""
