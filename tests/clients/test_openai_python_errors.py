@@ -37,7 +37,6 @@ def test_unknown_model(client: OpenAI, stream: bool) -> None:
         ({"messages": []}, "messages"),
         ({"n": 0}, "n"),
         ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"tools": [{"type": "function", "function": {"name": "clock"}}]}, "tools"),
         ({"extra_body": {"colour": "blue"}}, "colour"),
     ],

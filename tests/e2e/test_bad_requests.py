@@ -123,7 +123,6 @@ def test_numbers_that_json_does_not_have(shared: Daemon, number: str) -> None:
     [
         ("tools", [{"type": "function", "function": {"name": "clock"}}]),
         ("tool_choice", "required"),
-        ("response_format", {"type": "json_object"}),
         ("functions", [{"name": "clock"}]),
         ("reasoning_effort", "high"),
         ("modalities", ["text", "audio"]),

@@ -13,6 +13,7 @@ MAX_DEPTH = 64
 MAX_PROPERTIES = 5000
 # A multiple is counted off digit by digit, in as many states as the divisor is large.
 MAX_DIVISOR = 10_000
+MAX_INTEGER = 2**53
 
 Schema = Mapping[str, Any]
 # What one schema holds by name, in a list, or alone.
@@ -35,6 +36,11 @@ def check_schema(schema: object, param: str) -> None:
     size = len(json.dumps(root).encode())
     if size > MAX_BYTES:
         raise RequestError(f"The schema has {size} bytes; {MAX_BYTES} are allowed.", param=param)
+    if any(isinstance(each, int) and abs(each) > MAX_INTEGER for each in _inner(root)):
+        raise RequestError(
+            "The schema cannot be enforced: it has integers beyond 2^53, which would be rounded.",
+            param=param,
+        )
     properties = 0
     for part in _parts(root):
         properties += len(_mapping(part.get("properties")))
@@ -157,6 +163,15 @@ def _resolved(root: Schema, reference: str) -> object:
             return True
         place = items[int(key)]
     return place
+
+
+def _inner(value: object) -> Iterator[object]:
+    """Everything within a value."""
+    waiting: list[object] = [value]
+    while waiting:
+        each = waiting.pop()
+        yield each
+        waiting += [*_mapping(each).values(), *_list(each)]
 
 
 def _deeper_than(value: object, depth: int) -> bool:
