@@ -111,7 +111,7 @@ class Engine(Protocol):
         ...
 
     def remove(self, sequence_ids: Sequence[int]) -> None:
-        """Forget sequences that have not finished."""
+        """Forget sequences; those that have ended in the meantime are forgotten already."""
         ...
 
     def step(self) -> list[Sampled]:

@@ -81,6 +81,9 @@ class _Sequence:
         return self.generated[-1] if self.generated else self.spec.prompt[-1]
 
 
+_Taken = tuple[_Sequence, list[_Drawn], str | None]
+
+
 @dataclass(frozen=True)
 class _Flight:
     """A step whose result has not come, and whose tokens it is to bring."""
@@ -191,20 +194,12 @@ class Planner:
             raise RingError(f"The result of step {result.number} is not of its rows.")
         self._flights.popleft()
         self._observe(flight, result, now)
-        taken = self._taken(flight, result)
-        sampled: list[Sampled] = []
-        for row, found in taken:
-            failure = result.failed.get(row.spec.sequence_id)
-            if failure is not None:
-                sampled.append(self._failed(row, failure))
-            else:
-                sampled += [self._sampled(row, *drawn) for drawn in found]
-        return sampled
+        return [told for each in self._taken(flight, result) for told in self._told(*each)]
 
-    def _taken(self, flight: _Flight, result: Result) -> list[tuple[_Sequence, list[_Drawn]]]:
+    def _taken(self, flight: _Flight, result: Result) -> list[_Taken]:
         """By row of a step, what was sampled for it, as far as its draft was right; the rest of
-        the draft is to be taken out of the caches."""
-        found: list[tuple[_Sequence, list[_Drawn]]] = []
+        the draft is to be taken out of the caches. Or why nothing was."""
+        found: list[_Taken] = []
         wrong: dict[int, int] = {}
         drawn = iter(zip(result.tokens, result.logprobs, strict=True))
         for row, draft in zip(flight.rows, flight.drafts or ((),) * len(flight.rows), strict=True):
@@ -213,7 +208,7 @@ class Planner:
             if self._sequences.get(name) is not row:
                 continue
             right = agreed(draft, [token for token, _ in each], self._options.end_tokens)
-            found.append((row, each[: right + 1]))
+            found.append((row, each[: right + 1], result.failed.get(name)))
             self.speculation.verified(name, len(draft), right)
             if right < len(draft):
                 wrong[name] = len(draft) - right
@@ -240,7 +235,6 @@ class Planner:
         return not flying or not self._draft_length(group)
 
     def _draft_length(self, group: int) -> int:
-        """How many tokens to guess for each row of a group."""
         return self.speculation.length(self._groups[group], len(self._groups))
 
     def _prefill(self) -> _Flight:
@@ -296,9 +290,6 @@ class Planner:
             entry, length = self._prefixes.match(spec.prompt)
         sequence.opened = True
         sequence.position = sequence.cached = length
-        penalties = spec.sampling.repetition_penalty != 1 or (
-            spec.sampling.presence_penalty or spec.sampling.frequency_penalty
-        )
         self._ops.append(
             Open(
                 sequence=spec.sequence_id,
@@ -306,7 +297,7 @@ class Planner:
                 index=spec.index,
                 logprobs=spec.logprobs,
                 prompt_tokens=len(spec.prompt),
-                history=tuple(spec.prompt) if penalties else (),
+                history=tuple(spec.prompt) if spec.sampling.looks_back else (),
                 grammar=spec.grammar,
                 entry=entry,
                 length=length,
@@ -384,11 +375,12 @@ class Planner:
             cached_tokens=sequence.cached,
         )
 
-    def _failed(self, sequence: _Sequence, failure: str) -> Sampled:
-        name = sequence.spec.sequence_id
-        del self._sequences[name]
+    def _told(self, sequence: _Sequence, found: list[_Drawn], failure: str | None) -> list[Sampled]:
+        if failure is None:
+            return [self._sampled(sequence, *drawn) for drawn in found]
+        del self._sequences[sequence.spec.sequence_id]
         self._end(sequence)
-        return Sampled(sequence_id=name, token=-1, failure=failure)
+        return [Sampled(sequence.spec.sequence_id, token=-1, failure=failure)]
 
     def _observe(self, flight: _Flight, result: Result, now: float) -> None:
         slowest = max(result.seconds, default=0.0)

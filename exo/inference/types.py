@@ -34,6 +34,11 @@ class Sampling(Wire):
     repetition_penalty: float = Field(default=1.0, gt=0)
     logit_bias: dict[int, float] = {}
 
+    @property
+    def looks_back(self) -> bool:
+        """Whether a draw depends on the tokens before."""
+        return self.repetition_penalty != 1 or bool(self.presence_penalty or self.frequency_penalty)
+
 
 class Format(Wire):
     """What an answer must be, token by token: a JSON text that the schema in `text` allows, what a

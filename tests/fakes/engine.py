@@ -35,8 +35,8 @@ class Words(Detokenizer):
 
 class FakeEngine:
     """Deterministic: the answer to "a b c" is "a b c a b c …", up to max_tokens; the word `end`
-    ends it. `crash` kills the process, `stall` stops it from computing for good, `fail` makes the
-    step raise, `refuse` is refused."""
+    ends it, `astray` ends it as a grammar that fails. `crash` kills the process, `stall` stops it
+    from computing for good, `fail` makes the step raise, `refuse` is refused."""
 
     def __init__(self) -> None:
         self.vocabulary: list[str] = ["<end>"]
@@ -76,7 +76,7 @@ class FakeEngine:
 
     def remove(self, sequence_ids: Sequence[int]) -> None:
         for sequence_id in sequence_ids:
-            del self.sequences[sequence_id]
+            self.sequences.pop(sequence_id, None)
             self.removed.append(sequence_id)
 
     def step(self) -> list[Sampled]:
@@ -101,6 +101,9 @@ class FakeEngine:
             os.kill(os.getpid(), signal.SIGKILL)
         if word == "stall":
             signal.pause()
+        if word == "astray":
+            del self.sequences[sequence_id]
+            return Sampled(sequence_id, -1, failure="it went astray")
         if word == "fail":
             raise RuntimeError("the fake was told to fail")
         reason = None

@@ -43,6 +43,7 @@ class Ranks:
     number: int = 0
     prefilled: int = 0
     guessed: int = 0
+    failed: dict[int, str] = field(default_factory=dict)
 
     def run(self, step: Step) -> Result:
         assert step.number == self.number
@@ -72,7 +73,10 @@ class Ranks:
                 self.sampled[row] = next_token(self.tokens[row])
                 drawn.append(self.sampled[row])
         none = (None,) * len(drawn)
-        return Result(number=number, tokens=tuple(drawn), logprobs=none, seconds=(0.01,))
+        failed = {row: why for row, why in self.failed.items() if row in rows}
+        return Result(
+            number=number, tokens=tuple(drawn), logprobs=none, seconds=(0.01,), failed=failed
+        )
 
     def apply(self, op) -> None:
         match op:
@@ -291,3 +295,21 @@ def test_after_a_reset_it_begins_anew():
     bench.add(2, [1, 2, 3])
     bench.run()
     assert bench.tokens(2) == answer([1, 2, 3], 10)
+
+
+def test_a_sequence_whose_grammar_fails_ends_alone():
+    """Its last result may be a step late; the others of its group go on."""
+    for stages in (1, 2):
+        bench = Bench(stages)
+        bench.add(1, [1, 2, 3], grammar="one")
+        bench.add(2, [4, 5, 6])
+        for _ in range(4):
+            bench.send()
+            bench.land()
+        good = bench.tokens(1)
+        bench.ranks.failed = {1: "too much"}
+        bench.run()
+        last = bench.answers[1][-1]
+        assert (bench.tokens(1), last.failure) == ([*good, -1], "too much")
+        assert bench.tokens(2) == answer([4, 5, 6], 10)
+        assert not bench.ranks.tokens

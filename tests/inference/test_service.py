@@ -166,6 +166,18 @@ def test_cancelling_what_waits_or_is_unknown_does_not_disturb_the_engine(bench: 
     assert bench.text("waiting") == ""
 
 
+def test_a_request_whose_grammar_fails_is_told_why_and_others_go_on(bench: Bench):
+    form = {"kind": "regex", "text": "a", "param": "structured_outputs.regex"}
+    bench.ask("a astray", request_id="one", n=2, format=form, max_tokens=5)
+    bench.ask("b end", request_id="other")
+    bench.run()
+    [failed] = bench.of(RequestFailed)
+    assert (failed.request_id, failed.error.param) == ("one", "structured_outputs.regex")
+    assert "it went astray" in failed.error.message
+    assert [finished.request_id for finished in bench.of(Finished)] == ["other"]
+    assert not bench.engine.sequences
+
+
 def test_when_a_step_fails_every_request_is_told(bench: Bench):
     bench.ask("fail", request_id="one")
     bench.ask("a", request_id="two")
