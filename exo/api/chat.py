@@ -3,15 +3,21 @@
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from typing import Any, cast
 
 from aiohttp import web
 
 from exo import __version__
-from exo.api.chat_adapter import generation_stats, logprobs_view, to_generate
-from exo.api.chat_format import format_of
+from exo.api.answers import Collected, collect
+from exo.api.chat_adapter import (
+    call_delta,
+    check,
+    generation_stats,
+    logprobs_view,
+    message_view,
+    to_generate,
+)
 from exo.api.chat_schema import (
-    AnswerView,
     BenchCompletion,
     ChatChunk,
     ChatCompletion,
@@ -22,23 +28,14 @@ from exo.api.chat_schema import (
     UsageView,
 )
 from exo.api.context import context_of
-from exo.api.routes import Route, json_response, read_json, validate
+from exo.api.routes import Route, read_json, validate
 from exo.api.sse import EventStream
 from exo.api.unsupported import without_unsupported
 from exo.cluster.requests import Output
-from exo.errors import EngineError, Unavailable
+from exo.errors import Unavailable
 from exo.inference.ids import new_id
 from exo.inference.messages import Finished
-from exo.inference.types import Delta, FinishReason, Stats, TokenLogprob
-
-
-@dataclass
-class _Answer:
-    """Answer `index` as far as it has come."""
-
-    text: list[str] = field(default_factory=list[str])
-    logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
-    finish_reason: FinishReason | None = None
+from exo.inference.types import Delta, FinishReason, Stats
 
 
 class _Completion:
@@ -69,26 +66,29 @@ class _Completion:
         return self.chunk([choice])
 
     def progress(self, delta: Delta) -> list[ChatChunk]:
-        """The chunks for one delta: its text, then its end."""
-        chunks: list[ChatChunk] = []
-        logprobs = logprobs_view(delta.logprobs) if delta.logprobs else None
-        if delta.text or logprobs:
-            choice = ChunkChoiceView(
-                index=delta.index,
-                delta=DeltaView(content=delta.text),
-                logprobs=logprobs,
-                finish_reason=None,
-            )
-            chunks.append(self.chunk([choice]))
+        """The chunks for one delta: its thoughts, its text, its calls, then its end."""
+        parts: list[DeltaView] = []
+        if delta.reasoning:
+            parts.append(DeltaView(reasoning_content=delta.reasoning))
+        if delta.text or delta.logprobs:
+            parts.append(DeltaView(content=delta.text))
+        parts += [DeltaView(tool_calls=[call_delta(call)]) for call in delta.calls]
+        chunks = [self._chunk_of(delta, part) for part in parts]
         if delta.finish_reason:
-            end = ChunkChoiceView(
-                index=delta.index,
-                delta=DeltaView(),
-                logprobs=None,
-                finish_reason=delta.finish_reason,
-            )
-            chunks.append(self.chunk([end]))
+            chunks.append(self._chunk_of(delta, DeltaView(), delta.finish_reason))
         return chunks
+
+    def _chunk_of(
+        self, delta: Delta, part: DeltaView, reason: FinishReason | None = None
+    ) -> ChatChunk:
+        says = part.content is not None and delta.logprobs
+        choice = ChunkChoiceView(
+            index=delta.index,
+            delta=part,
+            logprobs=logprobs_view(delta.logprobs) if says else None,
+            finish_reason=reason,
+        )
+        return self.chunk([choice])
 
     def ending(self, stats: Stats) -> ChatChunk | None:
         """The chunk after the last choice, if the client asked for usage or statistics."""
@@ -101,11 +101,11 @@ class _Completion:
             }
         )
 
-    def whole(self, answers: list[_Answer], stats: Stats) -> ChatCompletion:
+    def whole(self, answers: list[Collected], stats: Stats) -> ChatCompletion:
         choices = [
             ChoiceView(
                 index=index,
-                message=AnswerView(content="".join(answer.text)),
+                message=message_view(answer),
                 logprobs=logprobs_view(answer.logprobs) if self.wants_logprobs else None,
                 finish_reason=answer.finish_reason or FinishReason.STOP,
             )
@@ -137,7 +137,7 @@ async def _create(request: web.Request, *, bench: bool) -> web.StreamResponse:
     body = validate(ChatRequest, without_unsupported(await read_json(request)))
     if context.draining:
         raise Unavailable("This node is stopping.", hint="Try another node.", retry_after=5)
-    format_of(body)  # What is wrong with the request itself is said before a model is loaded.
+    check(body)  # What is wrong with the request itself is said before a model is loaded.
     instance = await context.serving.instance_for(body.model)
     completion = _Completion(body, instance.card.model_id, bench=bench)
     generate = to_generate(body, instance.card, completion.id)
@@ -150,19 +150,13 @@ async def _create(request: web.Request, *, bench: bool) -> web.StreamResponse:
 
 
 async def _whole(completion: _Completion, outputs: AsyncGenerator[Output], n: int) -> web.Response:
-    answers = [_Answer() for _ in range(n)]
-    async for output in outputs:
-        match output:
-            case Delta():
-                answer = answers[output.index]
-                answer.text.append(output.text)
-                answer.logprobs += output.logprobs
-                answer.finish_reason = output.finish_reason or answer.finish_reason
-            case Finished(stats=stats):
-                return json_response(completion.whole(answers, stats))
-            case _:
-                pass
-    raise EngineError("The runner ended the answer without finishing it.")
+    data = completion.whole(*await collect(outputs, n)).model_dump(mode="json")
+    for choice in data["choices"]:
+        message = choice["message"]
+        for name in ("reasoning_content", "tool_calls"):
+            if message[name] is None:
+                del message[name]
+    return web.json_response(data)
 
 
 async def _stream(
@@ -197,8 +191,16 @@ def _chunk_json(completion: _Completion, chunk: ChatChunk) -> dict[str, object]:
     if chunk.generation_stats is None:
         del data["generation_stats"]
     for choice in data["choices"]:
-        choice["delta"] = {k: v for k, v in choice["delta"].items() if v is not None}
+        choice["delta"] = _told(choice["delta"])
     return data
+
+
+def _told(value: Any) -> Any:
+    """Without what is not said."""
+    if isinstance(value, dict):
+        fields = cast("dict[str, Any]", value)
+        return {name: _told(each) for name, each in fields.items() if each is not None}
+    return [_told(each) for each in cast("list[Any]", value)] if isinstance(value, list) else value
 
 
 _ERRORS = (400, 404, 429, 500, 503, 507)

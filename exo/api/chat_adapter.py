@@ -5,19 +5,38 @@ import secrets
 from collections.abc import Iterable
 from typing import Any
 
+from exo.api.answers import Collected
 from exo.api.chat_format import format_of
 from exo.api.chat_schema import (
+    AnswerView,
     ChatRequest,
+    FunctionDeltaView,
+    FunctionView,
     GenerationStats,
     LogprobsView,
     Message,
     TextPart,
     TokenLogprobView,
+    ToolCallDeltaView,
+    ToolCallView,
     TopLogprobView,
 )
+from exo.api.chat_tools import tool_use_of
 from exo.errors import RequestError
-from exo.inference.types import GenerateRequest, Sampling, Stats, TokenLogprob
+from exo.inference.types import GenerateRequest, Sampling, Stats, TokenLogprob, ToolCall
 from exo.models.card import ModelCard
+
+_RESERVED = frozenset({"messages", "tools", "add_generation_prompt", "continue_final_message"})
+
+
+def check(body: ChatRequest) -> None:
+    """Raises:
+    RequestError: something is wrong with the request, whatever the model.
+    """
+    format_of(body)
+    tool_use_of(body)
+    _template(body)
+    _stops(body)
 
 
 def to_generate(body: ChatRequest, card: ModelCard, request_id: str) -> GenerateRequest:
@@ -50,6 +69,9 @@ def to_generate(body: ChatRequest, card: ModelCard, request_id: str) -> Generate
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         use_prefix_cache=body.use_prefix_cache,
         format=format_of(body),
+        tool_use=tool_use_of(body),
+        template=_template(body),
+        effort=body.reasoning_effort,
     )
 
 
@@ -67,6 +89,19 @@ def _logit_bias(body: ChatRequest, card: ModelCard) -> dict[int, float]:
     return bias
 
 
+def _template(body: ChatRequest) -> dict[str, Any]:
+    given = dict(body.chat_template_kwargs or {})
+    if reserved := sorted(_RESERVED.intersection(given)):
+        raise RequestError(f"'{reserved[0]}' is exo's own to set.", param="chat_template_kwargs")
+    if body.enable_thinking is not None:
+        given["enable_thinking"] = body.enable_thinking
+    if body.reasoning_effort is not None and {"enable_thinking", "thinking"}.intersection(given):
+        raise RequestError(
+            "reasoning_effort and enable_thinking exclude each other.", param="reasoning_effort"
+        )
+    return given
+
+
 def _stops(body: ChatRequest) -> list[str]:
     stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
     if not all(stops):
@@ -78,7 +113,7 @@ def _message(message: Message) -> dict[str, Any]:
     """A message as chat templates know them: text content, and calls with parsed arguments."""
     role = "system" if message.role == "developer" else message.role
     plain: dict[str, Any] = {"role": role, "content": _text(message.content)}
-    for field in ("name", "tool_call_id"):
+    for field in ("name", "tool_call_id", "reasoning_content"):
         if value := getattr(message, field, None):
             plain[field] = value
     if calls := getattr(message, "tool_calls", None):
@@ -107,6 +142,37 @@ def _arguments(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def message_view(answer: Collected) -> AnswerView:
+    """A whole answer as a message. One that only calls says nothing: null, not an empty text."""
+    calls = [
+        ToolCallView(id=call_id(), function=FunctionView(name=call.name, arguments=call.arguments))
+        for call in answer.calls
+    ]
+    return AnswerView(
+        content=answer.text if answer.text or not calls else None,
+        reasoning_content=answer.reasoning or None,
+        tool_calls=calls or None,
+    )
+
+
+def call_delta(call: ToolCall) -> ToolCallDeltaView:
+    """A part of a call: its beginning has the id, the type and the name."""
+    if call.name is None:
+        return ToolCallDeltaView(
+            index=call.index, function=FunctionDeltaView(arguments=call.arguments)
+        )
+    return ToolCallDeltaView(
+        index=call.index,
+        id=call_id(),
+        type="function",
+        function=FunctionDeltaView(name=call.name, arguments=call.arguments),
+    )
+
+
+def call_id() -> str:
+    return f"call_{secrets.token_hex(12)}"
 
 
 def logprobs_view(tokens: Iterable[TokenLogprob]) -> LogprobsView:

@@ -10,6 +10,11 @@ from exo.inference.types import FinishReason, Stats
 
 MAX_ANSWERS = 128
 MAX_TOP_LOGPROBS = 20
+MAX_TOOLS = 128
+MAX_STOPS = 16
+NAME = r"^[a-zA-Z0-9_-]{1,64}$"
+
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class Part(BaseModel):
@@ -53,6 +58,7 @@ class AssistantMessage(Part):
     role: Literal["assistant"]
     content: Content | None = None
     name: str | None = None
+    reasoning_content: str | None = None
     tool_calls: list[ToolCall] | None = None
     refusal: None = None
 
@@ -95,7 +101,7 @@ class ObjectFormat(Part):
 
 
 class JsonSchema(Part):
-    name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
+    name: str = Field(pattern=NAME)
     description: str | None = None
     schema_: dict[str, Any] | None = Field(None, alias="schema")
     strict: bool | None = None
@@ -107,6 +113,43 @@ class SchemaFormat(Part):
 
 
 ResponseFormat = Annotated[TextFormat | ObjectFormat | SchemaFormat, Field(discriminator="type")]
+
+
+class Function(Part):
+    name: str = Field(pattern=NAME)
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Part):
+    type: Literal["function"]
+    function: Function
+
+
+class FunctionName(Part):
+    name: str
+
+
+class NamedTool(Part):
+    type: Literal["function"]
+    function: FunctionName
+
+
+class AllowedTools(Part):
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[NamedTool], Field(min_length=1)]
+
+
+class AllowedChoice(Part):
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
+ToolChoice = (
+    Literal["none", "auto", "required"]
+    | Annotated[NamedTool | AllowedChoice, Field(discriminator="type")]
+)
 
 
 class StructuredOutputs(Part):
@@ -152,6 +195,12 @@ class ChatRequest(Part):
     metadata: dict[str, str] | None = None
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: Effort | None = None
+    enable_thinking: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
     use_prefix_cache: bool = True
 
     @model_validator(mode="after")
@@ -163,6 +212,10 @@ class ChatRequest(Part):
         free = self.response_format is None or self.response_format.type == "text"
         if self.structured_outputs is not None and not free:
             raise ValueError("structured_outputs and response_format exclude each other")
+        if not self.tools and self.tool_choice not in {None, "none", "auto"}:
+            raise ValueError("tool_choice needs tools to choose from")
+        if not self.tools and self.parallel_tool_calls is not None:
+            raise ValueError("parallel_tool_calls is only allowed with tools")
         return self
 
 
@@ -181,10 +234,25 @@ class LogprobsView(View):
     refusal: None = None
 
 
+class FunctionView(View):
+    name: str
+    arguments: str
+
+
+class ToolCallView(View):
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionView
+
+
 class AnswerView(View):
+    """`reasoning_content` and `tool_calls` are there only if the model thought, or called."""
+
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None
     refusal: None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCallView] | None = None
 
 
 class ChoiceView(View):
@@ -220,6 +288,7 @@ class UsageView(View):
             completion_tokens=stats.generation_tokens,
             total_tokens=stats.prompt_tokens + stats.generation_tokens,
             prompt_tokens_details=PromptDetails(cached_tokens=stats.cached_tokens),
+            completion_tokens_details=CompletionDetails(reasoning_tokens=stats.reasoning_tokens),
         )
 
 
@@ -249,9 +318,25 @@ class BenchCompletion(ChatCompletion):
     generation_stats: GenerationStats
 
 
+class FunctionDeltaView(View):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCallDeltaView(View):
+    """A part of a call: the first has the id, the type and the name, the others arguments."""
+
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionDeltaView
+
+
 class DeltaView(View):
     role: Literal["assistant"] | None = None
     content: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCallDeltaView] | None = None
 
 
 class ChunkChoiceView(View):

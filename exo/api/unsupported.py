@@ -6,12 +6,8 @@ from exo.errors import UnsupportedField
 
 # The values that ask for nothing are let through: clients send them unasked.
 _FIELDS: dict[str, tuple[object, ...]] = {
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "parallel_tool_calls": (True, False),
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "reasoning_effort": ("none",),
     "modalities": (["text"],),
     "audio": (),
     "prediction": (),

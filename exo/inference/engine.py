@@ -12,6 +12,7 @@ from exo.inference.messages import DraftStats, Load, RingStats
 from exo.inference.ring.events import Ring
 from exo.inference.ring.frames import Frame
 from exo.inference.ring.gathering import Address
+from exo.inference.speech.speech import PLAIN, Speech
 from exo.inference.types import FinishReason, GenerateRequest, Sampling
 
 OnProgress = Callable[[int, int], None]
@@ -33,11 +34,12 @@ class SequenceSpec:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request as the engine computes it: the prompt's tokens, and the grammar that its answers
-    follow, empty if none."""
+    """A request as the engine computes it: the prompt's tokens, the grammar that its answers
+    follow, empty if none, and how their text is to be read."""
 
     prompt: Sequence[int] = ()
     grammar: str = ""
+    speech: Speech = PLAIN
 
 
 @dataclass(frozen=True)
@@ -93,10 +95,12 @@ class Engine(Protocol):
         ...
 
     def prepare(self, request: GenerateRequest) -> Prepared:
-        """The prompt's tokens, by the model's chat template, and the grammar. Any thread.
+        """The prompt's tokens, by the model's chat template, the grammar, and how this model marks
+        thoughts and calls. Any thread.
 
         Raises:
-            RequestError: the template refuses the messages, or the grammar is none.
+            RequestError: the template refuses the messages, the grammar is none, or the model can
+                not do what is asked.
         """
         ...
 

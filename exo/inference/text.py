@@ -26,7 +26,7 @@ class StopBuffer:
         if ends:
             self.stopped, self._held = True, ""
             return held[: min(ends)]
-        keep = max(_overlap(held, stop) for stop in self._stops)
+        keep = max(overlap(held, stop) for stop in self._stops)
         cut = len(held) - keep
         self._held = held[cut:]
         return held[:cut]
@@ -37,7 +37,7 @@ class StopBuffer:
         return held
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: str, stop: str) -> int:
     """Length of the longest end of `text` that is a proper beginning of `stop`."""
     for size in range(min(len(text), len(stop) - 1), 0, -1):
         if stop.startswith(text[-size:]):

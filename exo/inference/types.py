@@ -50,11 +50,22 @@ class Format(Wire):
     param: str = "response_format"
 
 
+class ToolUse(Wire):
+    """Which tools (OpenAI's objects, functions all) are shown to the model and may be called;
+    whether one has to be, and whether an answer may hold several calls."""
+
+    tools: list[dict[str, Any]] = Field(min_length=1)
+    required: bool = False
+    parallel: bool = True
+
+
 class GenerateRequest(Wire):
     """One request. `max_tokens` None means as many as the context holds.
 
     `n` answers are sampled from one prompt; answer i uses the stream (seed, i). `logprobs` is the
     number of alternatives wanted per token, 0 for the chosen token alone, None for no logprobs.
+    `template` are variables for the model's chat template; `effort` is how much it should think
+    ("none": not at all), as far as the template knows.
     """
 
     request_id: str
@@ -66,11 +77,15 @@ class GenerateRequest(Wire):
     logprobs: int | None = Field(default=None, ge=0)
     use_prefix_cache: bool = True
     format: Format | None = None
+    tool_use: ToolUse | None = None
+    template: dict[str, Any] = {}
+    effort: str | None = None
 
 
 class FinishReason(StrEnum):
     STOP = "stop"
     LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
 
 
 class TokenLogprob(Wire):
@@ -82,12 +97,24 @@ class TokenLogprob(Wire):
     top: list["TokenLogprob"] = []
 
 
+class ToolCall(Wire):
+    """A part of a tool call of an answer: the first one has the name, and all their arguments
+    together are a JSON text, if the answer was not cut."""
+
+    index: int
+    name: str | None = None
+    arguments: str = ""
+
+
 class Delta(Wire):
-    """What one step added to one answer. `text` may be empty while a stop string is undecided."""
+    """What one step added to one answer: to what it says, to what it thinks, to its calls. `text`
+    may be empty while a stop string is undecided."""
 
     request_id: str
     index: int = 0
     text: str = ""
+    reasoning: str = ""
+    calls: list[ToolCall] = []
     token_ids: list[int] = []
     logprobs: list[TokenLogprob] = []
     finish_reason: FinishReason | None = None
@@ -105,6 +132,7 @@ class Stats(Wire):
     prompt_tokens: int
     generation_tokens: int
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
     prefix_cache_hit: PrefixCacheHit = PrefixCacheHit.NONE
     queue_time: float
     ttft: float

@@ -8,6 +8,14 @@ class StreamingDetokenizer:
 
 class TokenizerWrapper:
     has_chat_template: bool
+    has_tool_calling: bool
+    think_start: str | None
+    think_end: str | None
+    tool_call_start: str | None
+    tool_call_end: str | None
+    tool_parser: Any
+    def rfind_think_start(self, tokens: list[int]) -> int: ...
+    def rfind_think_end(self, tokens: list[int]) -> int: ...
     @property
     def eos_token_ids(self) -> set[int]: ...
     @property

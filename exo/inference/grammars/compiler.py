@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotInTime
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
@@ -27,10 +27,12 @@ _LIMITS = LLParserLimits(
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What grammars are compiled for: the tokens, and those that end an answer."""
+    """What grammars are compiled for: the tokens, those that end an answer, and those that no
+    text in a grammar spells, by their names."""
 
     tokenizer: LLTokenizer
     ends: frozenset[int]
+    specials: dict[str, int] = field(default_factory=dict[str, int])
 
 
 class Grammars:
@@ -71,6 +73,11 @@ class Grammars:
             ) from error
         if found.is_error():
             raise RequestError(f"This grammar cannot be used: {_reason(found)}", param=param)
+
+    @property
+    def specials(self) -> dict[str, int]:
+        """The vocabulary's tokens that no text spells; waits until they are known."""
+        return self._ready().specials
 
     def open(self, grammar: str) -> Constraint:
         """Where a new answer is: at the beginning. One that was not checked here is compiled

@@ -20,12 +20,12 @@ from exo.inference.engine import (
     SequenceSpec,
 )
 from exo.inference.grammars.compiler import Grammars
-from exo.inference.grammars.text import grammar_of
 from exo.inference.kernels.use import use_kernels
 from exo.inference.messages import DraftStats, Load, RingStats
 from exo.inference.mlx import loading
 from exo.inference.mlx.adapter import TokenizerWrapper, open_tokenizer
 from exo.inference.mlx.carriers import OverGroup, OverRing
+from exo.inference.mlx.dialect import Dialect
 from exo.inference.mlx.drafting import Drafting, open_drafting
 from exo.inference.mlx.executor import Executor
 from exo.inference.mlx.facts import facts
@@ -69,6 +69,7 @@ class MlxEngine:
         self._token_text: TokenText | None = None
         self._drafting = Drafting()
         self._grammars: Grammars | None = None
+        self._dialect: Dialect | None = None
         self._load: Load | None = None
         self._waiting = True
 
@@ -94,7 +95,9 @@ class MlxEngine:
         self._stage = shard.stage
         if load.rank == 0 or shard.stage.last:
             # Where requests come in they are checked, and the last rank follows them.
-            self._grammars = open_grammars(load.path, shard.config)
+            self._grammars = grammars = open_grammars(load.path, shard.config)
+            if self._tokenizer is not None:
+                self._dialect = Dialect(self._tokenizer, lambda: grammars.specials)
         self._executor = Executor(shard.stage, batchable=shard.batchable, grammars=self._grammars)
         if load.size == 1:
             self._pipeline = Alone(self._executor)
@@ -107,14 +110,16 @@ class MlxEngine:
         mx.reset_peak_memory()
 
     def prepare(self, request: GenerateRequest) -> Prepared:
-        prompt = self.tokenize(request.messages)
-        if request.format is None:
-            return Prepared(prompt)
-        grammar = grammar_of(request.format)
-        _loaded(self._grammars).check(grammar, request.format.param)
-        return Prepared(prompt, grammar)
+        dialect = _loaded(self._dialect)
+        prompt = self.tokenize(request.messages, **dialect.variables(request))
+        speech = dialect.speech(request, prompt)
+        grammar = dialect.grammar(request, speech)
+        if grammar:
+            param = request.format.param if request.format else "tools"
+            _loaded(self._grammars).check(grammar, param)
+        return Prepared(prompt, grammar, speech)
 
-    def tokenize(self, messages: Sequence[dict[str, Any]]) -> list[int]:
+    def tokenize(self, messages: Sequence[dict[str, Any]], **variables: Any) -> list[int]:
         """The prompt's tokens, by the model's chat template.
 
         Raises:
@@ -132,6 +137,7 @@ class MlxEngine:
                 tokenize=True,
                 add_generation_prompt=not goes_on,
                 continue_final_message=goes_on,
+                **variables,
             )
         except (TemplateError, ValueError, TypeError, KeyError) as error:
             raise RequestError(

@@ -36,4 +36,9 @@ def _vocabulary(tokenizer: TokenizerWrapper) -> Vocabulary:
         raise RequestError(
             "This model's vocabulary cannot be held to a grammar.", hint=f"{error}."
         ) from error
-    return Vocabulary(found, ends)
+    names = {
+        token: number
+        for token, number in tokenizer.get_vocab().items()
+        if found.is_special_token(number)
+    }
+    return Vocabulary(found, ends, names)

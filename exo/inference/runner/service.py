@@ -47,6 +47,7 @@ class _Open:
     last_token: float | None = None
     tokens: int = 0
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 class Service:
@@ -132,7 +133,7 @@ class Service:
         self._next_id = ids.stop
         self._open[request.request_id] = _Open(request, prompt, self._clock(), set(ids))
         for index, sequence_id in enumerate(ids):
-            self._answers[sequence_id] = Answer(request, index, self._engine)
+            self._answers[sequence_id] = Answer(request, index, self._engine, prepared.speech)
             self._specs[sequence_id] = SequenceSpec(
                 sequence_id=sequence_id,
                 prompt=prompt,
@@ -170,6 +171,8 @@ class Service:
             deltas.append(delta)
             entry = self._open[delta.request_id]
             entry.tokens += 1
+            if delta.finish_reason is not None:
+                entry.reasoning_tokens += answer.reasoning_tokens
             entry.cached_tokens = max(entry.cached_tokens, token.cached_tokens)
             if entry.first_token is None:
                 entry.first_token = now
@@ -205,6 +208,7 @@ class Service:
             prompt_tokens=prompt,
             generation_tokens=entry.tokens,
             cached_tokens=entry.cached_tokens,
+            reasoning_tokens=entry.reasoning_tokens,
             prefix_cache_hit=_hit(entry.cached_tokens, prompt),
             queue_time=started - entry.arrived,
             ttft=first - entry.arrived,

@@ -1,0 +1,183 @@
+"""How a model is shown tools and thoughts, and how it marks its own: by its chat template and
+mlx-lm's parsers."""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, cast
+
+import jinja2
+import jinja2.meta
+
+from exo.errors import RequestError
+from exo.inference.grammars.answer import Calling, Thinking, answer_grammar
+from exo.inference.grammars.calls import SHAPES, Shape, call_rules
+from exo.inference.grammars.text import Specials
+from exo.inference.mlx.adapter import TokenizerWrapper
+from exo.inference.speech.speech import Call, NotACallError, Speech, Tools
+from exo.inference.types import GenerateRequest, ToolUse
+
+Parser = Callable[[str, Any], Any]
+# Marks for training, which transformers adds to the language of templates.
+_TRAINING = re.compile(r"{%-?\s*(end)?generation\s*-?%}")
+_SWITCHES = ("enable_thinking", "thinking")
+
+
+class Dialect:
+    """What one model's template and tokens allow."""
+
+    def __init__(self, tokenizer: TokenizerWrapper, specials: Callable[[], Specials]) -> None:
+        """`specials` gives the tokens that no text spells, once they are known."""
+        self._tokenizer = tokenizer
+        self._specials = specials
+        template = getattr(tokenizer, "chat_template", None)
+        self._template = template if isinstance(template, str) else ""
+        begin, end = tokenizer.think_start, tokenizer.think_end
+        self._think = (begin, end) if begin and end else None
+
+    @cached_property
+    def _variables(self) -> frozenset[str]:
+        """What the template asks for beside the messages."""
+        environment = jinja2.Environment(  # noqa: S701  it is only read
+            extensions=["jinja2.ext.loopcontrols"]
+        )
+        template = _TRAINING.sub("", self._template)
+        try:
+            return frozenset(jinja2.meta.find_undeclared_variables(environment.parse(template)))
+        except jinja2.TemplateError:
+            return frozenset()
+
+    def variables(self, request: GenerateRequest) -> dict[str, Any]:
+        """What the template is given beside the messages.
+
+        Raises:
+            RequestError: it would not look at it.
+        """
+        given = dict(request.template)
+        for name in given:
+            if name not in self._variables:
+                raise RequestError(
+                    f"This model's chat template has no variable '{name}'.",
+                    param="enable_thinking" if name in _SWITCHES else "chat_template_kwargs",
+                )
+        if request.effort is not None:
+            given |= self._effort(request.effort)
+        if request.tool_use is not None:
+            if not self._tokenizer.has_tool_calling:
+                raise RequestError("This model does not know how to call tools.", param="tools")
+            given["tools"] = request.tool_use.tools
+        return given
+
+    def _effort(self, effort: str) -> dict[str, Any]:
+        switch = next((name for name in _SWITCHES if name in self._variables), None)
+        levels = "reasoning_effort" in self._variables
+        if effort == "none":
+            if switch is None and (levels or self._think is not None):
+                raise RequestError(
+                    "This model cannot be kept from thinking.", param="reasoning_effort"
+                )
+            return {} if switch is None else {switch: False}
+        if self._think is None and not levels:
+            raise RequestError("This model does not think.", param="reasoning_effort")
+        found: dict[str, Any] = {} if switch is None else {switch: True}
+        return found | ({"reasoning_effort": effort} if levels else {})
+
+    # How an answer is read, and what it may be.
+
+    def speech(self, request: GenerateRequest, prompt: Sequence[int]) -> Speech:
+        """How the text of an answer to this prompt is to be taken apart."""
+        use = request.tool_use
+        tools = None
+        if use is not None:
+            tools = Tools(
+                begin=self._tokenizer.tool_call_start or "",
+                end=self._tokenizer.tool_call_end or "",
+                parse=lambda text: _calls(self._parser, text, use),
+                json=self._kind == "json_tools",
+                single=not use.parallel,
+            )
+        return Speech(self._think, self._begun(prompt), tools)
+
+    def grammar(self, request: GenerateRequest, speech: Speech) -> str:
+        """What an answer may be, empty if anything.
+
+        Raises:
+            RequestError: what is asked cannot be enforced for this model.
+        """
+        use = request.tool_use
+        calling = None if use is None else self._calling(use, answers=request.format is not None)
+        if request.format is None and calling is None:
+            return ""
+        thinking = None
+        if speech.think is not None and (speech.thinking or self._may_think(request)):
+            thinking = Thinking(speech.think, speech.thinking)
+        return answer_grammar(request.format, calling, thinking, self._specials())
+
+    def _calling(self, use: ToolUse, *, answers: bool) -> Calling | None:
+        """`answers`: something else may be said as well, that has a form."""
+        strict = any(tool["function"].get("strict") is True for tool in use.tools)
+        if not (use.required or strict or answers):
+            return None
+        shape, specials = self._shape(use), self._specials()
+        if use.required or answers:
+            return Calling(call_rules(shape, use.tools, specials, parallel=use.parallel))
+        begin = self._tokenizer.tool_call_start or ""
+        rules = call_rules(shape, use.tools, specials, parallel=use.parallel, behind=begin)
+        return Calling(rules, behind=begin)
+
+    def _shape(self, use: ToolUse) -> Shape:
+        kind = self._kind
+        if kind == "mistral" and "[ARGS]" not in self._template:
+            kind = "mistral list"
+        shape = SHAPES.get(kind)
+        if shape is None:
+            raise RequestError(
+                f"Calls of this model's kind ({kind}) cannot be enforced.",
+                hint="Leave tool_choice at 'auto', and functions not strict.",
+                param="tool_choice" if use.required else "tools",
+            )
+        return shape
+
+    @property
+    def _kind(self) -> str:
+        found = getattr(self._tokenizer, "init_kwargs", {})
+        return str(cast("Mapping[str, Any]", found).get("tool_parser_type", ""))
+
+    @property
+    def _parser(self) -> Parser:
+        return cast("Parser", self._tokenizer.tool_parser)
+
+    def _begun(self, prompt: Sequence[int]) -> bool:
+        """Whether the prompt ends within a thought."""
+        if self._think is None:
+            return False
+        tokens = list(prompt)
+        begin = self._tokenizer.rfind_think_start(tokens)
+        return begin >= 0 and begin > self._tokenizer.rfind_think_end(tokens)
+
+    def _may_think(self, request: GenerateRequest) -> bool:
+        """Whether the model may begin with a thought that the prompt has not begun."""
+        if request.effort == "none":
+            return False
+        return all(request.template.get(switch) is not False for switch in _SWITCHES)
+
+
+def _calls(parse: Parser, text: str, use: ToolUse) -> list[Call]:
+    try:
+        found = parse(text, use.tools)
+    # Whatever a parser of someone else's makes of what a model says.
+    except Exception as error:
+        raise NotACallError from error
+    each = cast("list[Any]", found if isinstance(found, list) else [found])
+    return [_call(one) for one in each]
+
+
+def _call(found: Any) -> Call:
+    call = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+    name, arguments = call.get("name"), call.get("arguments", {})
+    if not isinstance(name, str) or not isinstance(arguments, dict | str):
+        raise NotACallError
+    if isinstance(arguments, str):
+        return Call(name, arguments)
+    return Call(name, json.dumps(arguments, ensure_ascii=False))

@@ -1,0 +1,1 @@
+"""What a model's text says: what it thinks, what it tells the user, and whom it calls."""
