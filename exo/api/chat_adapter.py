@@ -2,23 +2,26 @@
 
 import json
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from exo.api.answers import Collected
 from exo.api.chat_format import format_of
 from exo.api.chat_schema import (
     AnswerView,
+    AssistantMessage,
     ChatRequest,
     FunctionDeltaView,
     FunctionView,
     GenerationStats,
     LogprobsView,
     Message,
+    RefusalPart,
     TextPart,
     TokenLogprobView,
     ToolCallDeltaView,
     ToolCallView,
+    ToolMessage,
     TopLogprobView,
 )
 from exo.api.chat_tools import tool_use_of
@@ -37,6 +40,25 @@ def check(body: ChatRequest) -> None:
     tool_use_of(body)
     _template(body)
     _stops(body)
+    _calls_are_answered(body.messages)
+
+
+def _calls_are_answered(messages: Sequence[Message]) -> None:
+    """As templates have it: the result of a tool follows the call that it is of."""
+    asked: set[str] = set()
+    for number, message in enumerate(messages):
+        match message:
+            case AssistantMessage(tool_calls=calls):
+                asked = {call.id for call in calls or ()}
+            case ToolMessage(tool_call_id=name):
+                if name not in asked:
+                    raise RequestError(
+                        f"Message {number} is the result of the call '{name}', which no message "
+                        "before it asks for.",
+                        param="messages",
+                    )
+            case _:
+                asked = set()
 
 
 def to_generate(body: ChatRequest, card: ModelCard, request_id: str) -> GenerateRequest:
@@ -72,6 +94,7 @@ def to_generate(body: ChatRequest, card: ModelCard, request_id: str) -> Generate
         tool_use=tool_use_of(body),
         template=_template(body),
         effort=body.reasoning_effort,
+        continues=_continues(body),
     )
 
 
@@ -102,6 +125,12 @@ def _template(body: ChatRequest) -> dict[str, Any]:
     return given
 
 
+def _continues(body: ChatRequest) -> bool:
+    """Whether the answer goes on where the last message, if the assistant's, ends."""
+    last = body.messages[-1].role == "assistant"
+    return last and body.continue_final_message is not False
+
+
 def _stops(body: ChatRequest) -> list[str]:
     stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
     if not all(stops):
@@ -112,7 +141,8 @@ def _stops(body: ChatRequest) -> list[str]:
 def _message(message: Message) -> dict[str, Any]:
     """A message as chat templates know them: text content, and calls with parsed arguments."""
     role = "system" if message.role == "developer" else message.role
-    plain: dict[str, Any] = {"role": role, "content": _text(message.content)}
+    refusal = getattr(message, "refusal", None)
+    plain: dict[str, Any] = {"role": role, "content": _text(message.content) or refusal or ""}
     for field in ("name", "tool_call_id", "reasoning_content"):
         if value := getattr(message, field, None):
             plain[field] = value
@@ -131,10 +161,10 @@ def _message(message: Message) -> dict[str, Any]:
     return plain
 
 
-def _text(content: str | list[TextPart] | None) -> str:
+def _text(content: str | Sequence[TextPart | RefusalPart] | None) -> str:
     if content is None or isinstance(content, str):
         return content or ""
-    return "".join(part.text for part in content)
+    return "".join(part.text if isinstance(part, TextPart) else part.refusal for part in content)
 
 
 def _arguments(text: str) -> Any:

@@ -4,6 +4,7 @@ exo honours them (`unsupported` refuses the rest by name)."""
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from exo.api.views import View
 from exo.inference.types import FinishReason, Stats
@@ -12,9 +13,15 @@ MAX_ANSWERS = 128
 MAX_TOP_LOGPROBS = 20
 MAX_TOOLS = 128
 MAX_STOPS = 16
+MAX_METADATA = 16
 NAME = r"^[a-zA-Z0-9_-]{1,64}$"
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+
+def clash(param: str, message: str) -> PydanticCustomError:
+    """Fields that do not go together; `param` is the one to change."""
+    return PydanticCustomError("clash", message, {"param": param})  # pyright: ignore[reportArgumentType]  LiteralString, against injection
 
 
 class Part(BaseModel):
@@ -26,6 +33,11 @@ class Part(BaseModel):
 class TextPart(Part):
     type: Literal["text"]
     text: str
+
+
+class RefusalPart(Part):
+    type: Literal["refusal"]
+    refusal: str
 
 
 class FunctionCall(Part):
@@ -55,16 +67,29 @@ class UserMessage(Part):
 
 
 class AssistantMessage(Part):
+    """What the assistant said before. The last fields come back from clients that send a whole
+    answer as OpenAI gives it; exo's answers leave them empty."""
+
     role: Literal["assistant"]
-    content: Content | None = None
+    content: (
+        str
+        | Annotated[
+            list[Annotated[TextPart | RefusalPart, Field(discriminator="type")]],
+            Field(min_length=1),
+        ]
+        | None
+    ) = None
     name: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[ToolCall] | None = None
-    refusal: None = None
+    refusal: str | None = None
+    annotations: Annotated[list[dict[str, Any]], Field(max_length=0)] | None = None
+    audio: None = None
+    function_call: None = None
 
     @model_validator(mode="after")
     def _says_something(self) -> "AssistantMessage":
-        if self.content is None and not self.tool_calls:
+        if self.content is None and self.refusal is None and not self.tool_calls:
             raise ValueError("An assistant message needs content or tool_calls")
         return self
 
@@ -89,7 +114,16 @@ Message = Annotated[
 
 
 class StreamOptions(Part):
+    """`include_obfuscation` would pad chunks so that their sizes tell less; nothing is padded."""
+
     include_usage: bool = False
+    include_obfuscation: Literal[False] | None = None
+
+
+Label = Annotated[str, Field(max_length=512)]
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Label], Field(max_length=MAX_METADATA)
+]
 
 
 class TextFormat(Part):
@@ -181,7 +215,7 @@ class ChatRequest(Part):
     top_k: int | None = Field(None, ge=0)
     min_p: float | None = Field(None, ge=0, le=1)
     seed: int | None = Field(None, ge=-(2**63), lt=2**64)
-    stop: str | list[str] | None = None
+    stop: str | Annotated[list[str], Field(max_length=MAX_STOPS)] | None = None
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     repetition_penalty: float | None = Field(None, gt=0, le=10)
@@ -191,8 +225,10 @@ class ChatRequest(Part):
     n: int | None = Field(None, ge=1, le=MAX_ANSWERS)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: str | None = None
-    metadata: dict[str, str] | None = None
+    user: Label | None = None
+    safety_identifier: Label | None = None
+    prompt_cache_key: Label | None = None
+    metadata: Metadata | None = None
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
@@ -201,21 +237,28 @@ class ChatRequest(Part):
     reasoning_effort: Effort | None = None
     enable_thinking: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    continue_final_message: bool | None = None
     use_prefix_cache: bool = True
 
     @model_validator(mode="after")
     def _fits_together(self) -> "ChatRequest":
         if self.top_logprobs is not None and not self.logprobs:
-            raise ValueError("top_logprobs needs logprobs to be true")
+            raise clash("top_logprobs", "top_logprobs needs logprobs to be true")
         if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options is only allowed when stream is true")
+            raise clash("stream_options", "stream_options is only allowed when stream is true")
         free = self.response_format is None or self.response_format.type == "text"
         if self.structured_outputs is not None and not free:
-            raise ValueError("structured_outputs and response_format exclude each other")
-        if not self.tools and self.tool_choice not in {None, "none", "auto"}:
-            raise ValueError("tool_choice needs tools to choose from")
+            raise clash(
+                "structured_outputs", "structured_outputs and response_format exclude each other"
+            )
+        if not self.tools and self.tool_choice not in (None, "none", "auto"):
+            raise clash("tool_choice", "tool_choice needs tools to choose from")
         if not self.tools and self.parallel_tool_calls is not None:
-            raise ValueError("parallel_tool_calls is only allowed with tools")
+            raise clash("parallel_tool_calls", "parallel_tool_calls is only allowed with tools")
+        if self.continue_final_message and self.messages[-1].role != "assistant":
+            raise clash(
+                "continue_final_message", "Only a last message of the assistant can be continued"
+            )
         return self
 
 

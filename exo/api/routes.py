@@ -104,7 +104,8 @@ def _checked(read: Callable[[], M]) -> M:
         return read()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or None
+        clash = first.get("ctx", {}).get("param")
+        place = str(clash) if clash else ".".join(str(part) for part in first["loc"]) or None
         if first["type"] == "extra_forbidden":
             raise UnsupportedField(f"The field '{place}' is not supported.", param=place) from error
         message = first["msg"].removeprefix("Value error, ")

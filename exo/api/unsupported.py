@@ -14,8 +14,12 @@ _FIELDS: dict[str, tuple[object, ...]] = {
     "web_search_options": (),
     "service_tier": ("auto", "default"),
     "store": (False,),
-    "verbosity": (),
+    "verbosity": ("medium",),
+    "moderation": (),
+    "prompt_cache_options": (),
+    "prompt_cache_retention": ("in_memory",),
 }
+_INSTEAD = {"functions": "Use 'tools'.", "function_call": "Use 'tool_choice'."}
 _MEDIA = frozenset({"image_url", "input_audio", "file"})
 
 
@@ -29,7 +33,9 @@ def without_unsupported(body: dict[str, Any]) -> dict[str, Any]:
         value = body.get(name)
         if value is not None and value not in harmless:
             raise UnsupportedField(
-                f"The field '{name}' is not supported yet.", hint="Leave it out.", param=name
+                f"The field '{name}' is not supported.",
+                hint=_INSTEAD.get(name, "Leave it out."),
+                param=name,
             )
     for part in _content_parts(body):
         kind = part.get("type")

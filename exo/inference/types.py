@@ -65,7 +65,8 @@ class GenerateRequest(Wire):
     `n` answers are sampled from one prompt; answer i uses the stream (seed, i). `logprobs` is the
     number of alternatives wanted per token, 0 for the chosen token alone, None for no logprobs.
     `template` are variables for the model's chat template; `effort` is how much it should think
-    ("none": not at all), as far as the template knows.
+    ("none": not at all), as far as the template knows. One that `continues` goes on with the last
+    message, the assistant's.
     """
 
     request_id: str
@@ -80,6 +81,7 @@ class GenerateRequest(Wire):
     tool_use: ToolUse | None = None
     template: dict[str, Any] = {}
     effort: str | None = None
+    continues: bool = False
 
 
 class FinishReason(StrEnum):

@@ -70,9 +70,8 @@ def test_logprobs_are_counted():
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
-        ({"tool_choice": "required"}, "tool_choice"),
-        ({"reasoning_effort": "high"}, "reasoning_effort"),
+        ({"functions": [{"name": "f"}]}, "functions"),
+        ({"prediction": {"type": "content", "content": "x"}}, "prediction"),
         ({"nonsense": 1}, "nonsense"),
     ],
 )
@@ -96,7 +95,6 @@ def test_an_image_is_refused_because_the_model_cannot_see():
         {"tools": None},
         {"tool_choice": "auto"},
         {"response_format": {"type": "text"}},
-        {"parallel_tool_calls": True},
         {"store": False},
         {"service_tier": "auto"},
         {"user": "me", "metadata": {"a": "b"}},

@@ -37,7 +37,8 @@ def test_unknown_model(client: OpenAI, stream: bool) -> None:
         ({"messages": []}, "messages"),
         ({"n": 0}, "n"),
         ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
-        ({"tools": [{"type": "function", "function": {"name": "clock"}}]}, "tools"),
+        ({"functions": [{"name": "clock"}]}, "functions"),
+        ({"tool_choice": "required"}, "tool_choice"),
         ({"extra_body": {"colour": "blue"}}, "colour"),
     ],
 )

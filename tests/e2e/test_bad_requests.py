@@ -121,10 +121,7 @@ def test_numbers_that_json_does_not_have(shared: Daemon, number: str) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("tools", [{"type": "function", "function": {"name": "clock"}}]),
-        ("tool_choice", "required"),
         ("functions", [{"name": "clock"}]),
-        ("reasoning_effort", "high"),
         ("modalities", ["text", "audio"]),
         ("store", True),
         ("best_of", 2),
@@ -136,6 +133,21 @@ def test_what_is_not_honoured_is_refused_by_name(shared: Daemon, field: str, val
     error = error_of(shared.http.post(CHAT, json=body), 400, "unsupported_parameter")
     assert error["param"] == field
     assert field in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "param"),
+    [
+        ("tools", [{"type": "function", "function": {"name": "clock"}}], "tools"),
+        ("reasoning_effort", "high", "reasoning_effort"),
+        ("enable_thinking", False, "enable_thinking"),
+        ("chat_template_kwargs", {"colour": "blue"}, "chat_template_kwargs"),
+    ],
+)
+def test_what_this_model_cannot_do(shared: Daemon, field: str, value: Any, param: str) -> None:
+    body = chat_body("tiny", "Hello", **{field: value})
+    error = error_of(shared.http.post(CHAT, json=body), 400, "invalid_request")
+    assert error["param"] == param
 
 
 def test_what_asks_for_nothing_is_let_through(shared: Daemon) -> None:
@@ -151,7 +163,9 @@ def test_pictures_are_refused(shared: Daemon) -> None:
 
 
 def test_what_the_chat_template_refuses(shared: Daemon) -> None:
-    messages = [*HELLO, {"role": "tool", "content": "4", "tool_call_id": ""}]
+    call = {"id": "", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    asked = {"role": "assistant", "tool_calls": [call]}
+    messages = [*HELLO, asked, {"role": "tool", "content": "4", "tool_call_id": ""}]
     response = shared.http.post(CHAT, json={"model": "tiny", "messages": messages})
     error = error_of(response, 400, "invalid_request")
     assert "a tool message needs its call" in error["message"]

@@ -251,7 +251,8 @@ def test_the_template_may_refuse_and_goes_on_with_an_open_answer(engine: MlxEngi
         engine.tokenize([{"role": "tool", "content": "7"}])
     asked = engine.tokenize([{"role": "user", "content": "hi"}])
     begun = engine.tokenize(
-        [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Well"}]
+        [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Well"}],
+        continues=True,
     )
     assert begun[: len(asked)] == asked
     assert begun[-1] != adapter_end(engine)

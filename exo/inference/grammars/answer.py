@@ -19,10 +19,12 @@ class Thinking:
 @dataclass(frozen=True)
 class Calling:
     """The rules of calls. Those that may come anywhere in a text begin behind their mark,
-    `behind`; it is empty if calls are all that is to be said."""
+    `behind`; it is empty if calls are all that is to be said. With `single`, the first one is the
+    end."""
 
     rules: Rules
     behind: str = ""
+    single: bool = False
 
 
 def answer_grammar(
@@ -62,4 +64,4 @@ def _answer(
         return calls if form is None else f"form | {calls}"
     before = until("saying", calling.behind, specials, rules)
     rules["text"] = "/(?s:.*)/"
-    return f"({before} {calls})* text"
+    return f"{before} {calls} | text" if calling.single else f"({before} {calls})* text"

@@ -124,7 +124,7 @@ class Dialect:
             return Calling(call_rules(shape, use.tools, specials, parallel=use.parallel))
         begin = self._tokenizer.tool_call_start or ""
         rules = call_rules(shape, use.tools, specials, parallel=use.parallel, behind=begin)
-        return Calling(rules, behind=begin)
+        return Calling(rules, behind=begin, single=not use.parallel)
 
     def _shape(self, use: ToolUse) -> Shape:
         kind = self._kind

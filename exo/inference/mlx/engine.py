@@ -111,7 +111,9 @@ class MlxEngine:
 
     def prepare(self, request: GenerateRequest) -> Prepared:
         dialect = _loaded(self._dialect)
-        prompt = self.tokenize(request.messages, **dialect.variables(request))
+        prompt = self.tokenize(
+            request.messages, continues=request.continues, **dialect.variables(request)
+        )
         speech = dialect.speech(request, prompt)
         grammar = dialect.grammar(request, speech)
         if grammar:
@@ -119,7 +121,9 @@ class MlxEngine:
             _loaded(self._grammars).check(grammar, param)
         return Prepared(prompt, grammar, speech)
 
-    def tokenize(self, messages: Sequence[dict[str, Any]], **variables: Any) -> list[int]:
+    def tokenize(
+        self, messages: Sequence[dict[str, Any]], *, continues: bool = False, **variables: Any
+    ) -> list[int]:
         """The prompt's tokens, by the model's chat template.
 
         Raises:
@@ -130,13 +134,12 @@ class MlxEngine:
             raise RequestError(
                 "This model has no chat template.", hint="Use an instruction-tuned model."
             )
-        goes_on = bool(messages) and messages[-1].get("role") == "assistant"
         try:
             return tokenizer.apply_chat_template(
                 list(messages),
                 tokenize=True,
-                add_generation_prompt=not goes_on,
-                continue_final_message=goes_on,
+                add_generation_prompt=not continues,
+                continue_final_message=continues,
                 **variables,
             )
         except (TemplateError, ValueError, TypeError, KeyError) as error:

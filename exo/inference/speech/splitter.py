@@ -52,14 +52,21 @@ class Splitter:
         if self.complete:
             return []
         if self.state is State.CALLING and self._tools is not None:
-            began = self.calls
-            pieces = self._called(rest)
-            # What is not to be read is a text that was cut off, or that ends with the answer.
-            return [*pieces, *self._ended(cut=bool(self._tools.end) and self.calls == began)]
+            self._flow(rest)
+            # Where a mark is due at the end, what has none is cut off.
+            return self._ended(cut=bool(self._tools.end))
         return self._tell(rest, last=True)
 
     def _advance(self) -> Iterator[Piece | None]:
         """Pieces of what is held, up to the next mark; None where a mark was passed."""
+        if self._in_arguments():
+            # A mark within them is not one.
+            text, self._held = self._held, ""
+            pieces, self._held = self._argue(text)
+            yield from pieces
+            if self._call.closed:
+                yield None
+            return
         marks = self._marks()
         if not marks:
             text, self._held = self._held, ""
@@ -87,7 +94,11 @@ class Splitter:
         return [*marks, self._tools.begin] if self._tools else marks
 
     def _flow(self, text: str) -> list[Piece]:
-        return self._called(text) if self.state is State.CALLING else self._tell(text)
+        if self.state is not State.CALLING:
+            return self._tell(text)
+        if not self._call.closed:
+            self._call.text += text
+        return []
 
     def _tell(self, text: str, *, last: bool = False) -> list[Piece]:
         if self._think is None and self._tools is None:
@@ -117,16 +128,23 @@ class Splitter:
 
     # Calls.
 
-    def _called(self, text: str) -> list[Piece]:
+    def _in_arguments(self) -> bool:
+        call = self._call
+        if self.state is not State.CALLING or not self._tools or not self._tools.json:
+            return False
+        return not call.closed and (call.name is not None or call.begins(self._held))
+
+    def _argue(self, text: str) -> tuple[list[Piece], str]:
+        """More of arguments that have begun, and what is behind them."""
         begun = self._call.name is not None
-        new = self._call.push(text)
-        if self._tools is None or not self._tools.json or self._call.name is None:
-            return []
+        new, rest = self._call.push(text)
         pieces: list[Piece] = []
-        if not begun:
+        if not begun and self._call.name is not None:
             self.calls += 1
             pieces.append(Called(self.calls - 1, "", self._call.name))
-        return [*pieces, Called(self.calls - 1, new)] if new else pieces
+        if new:
+            pieces.append(Called(self.calls - 1, new))
+        return pieces, rest
 
     def _ended(self, *, cut: bool = False) -> list[Piece]:
         """A call has come to its end; with `cut`, the answer has come to its own."""

@@ -1,0 +1,88 @@
+"""What marks the calls and thoughts of the model families that exo knows, as their chat templates
+and tokenizers have it: just enough for mlx-lm to tell them apart."""
+
+from dataclasses import dataclass
+
+_MESSAGES = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+_TOOLS = "{% if tools %}{{ tools | tojson }}{% endif %}"
+THINK_TOKENS = ("<think>", "</think>")
+# The template of a model that thinks if it may, by itself or from the prompt on.
+THINKING = (
+    _MESSAGES
+    + "{% if enable_thinking is defined and not enable_thinking %}"
+    + "<think>\n\n</think>\n\n{% endif %}"
+)
+ALWAYS_THINKING = _MESSAGES + "{% if add_generation_prompt %}<think>\n{% endif %}"
+LEVELS = THINKING + "{# {{ reasoning_effort }} #}{% if reasoning_effort %}{% endif %}"
+
+
+@dataclass(frozen=True)
+class Family:
+    """`sign` is what the template says of calls, `tokens` those that no text spells; `one` and
+    `two` are how the calls f(a=5, b="x y") and f(a=5), g() are written."""
+
+    kind: str
+    sign: str
+    tokens: tuple[str, ...]
+    one: str
+    two: str
+
+    @property
+    def template(self) -> str:
+        quoted = self.sign.replace("\\", "\\\\").replace('"', '\\"')
+        return f'{_TOOLS}{{% set sign = "{quoted}" %}}{_MESSAGES}'
+
+
+FAMILIES = [
+    Family(
+        "json_tools",
+        "<tool_call> tool_call.name </tool_call>",
+        ("<tool_call>", "</tool_call>"),
+        '<tool_call>\n{"name": "f", "arguments": {"a": 5, "b": "x y"}}\n</tool_call>',
+        '<tool_call>\n{"name": "f", "arguments": {"a": 5}}\n</tool_call>\n'
+        '<tool_call>\n{"name": "g", "arguments": {}}\n</tool_call>',
+    ),
+    Family(
+        "mistral",
+        "[TOOL_CALLS] [ARGS]",
+        ("[TOOL_CALLS]", "[ARGS]"),
+        '[TOOL_CALLS]f[ARGS]{"a": 5, "b": "x y"}',
+        '[TOOL_CALLS]f[ARGS]{"a": 5}[TOOL_CALLS]g[ARGS]{}',
+    ),
+    Family(
+        "mistral list",
+        "[TOOL_CALLS]",
+        ("[TOOL_CALLS]",),
+        '[TOOL_CALLS][{"name": "f", "arguments": {"a": 5, "b": "x y"}}]',
+        '[TOOL_CALLS][{"name": "f", "arguments": {"a": 5}}, {"name": "g", "arguments": {}}]',
+    ),
+    Family(
+        "qwen3_coder",
+        "<tool_call>\n<function=",
+        ("<tool_call>", "</tool_call>"),
+        "<tool_call>\n<function=f>\n<parameter=a>\n5\n</parameter>\n<parameter=b>\nx y\n"
+        "</parameter>\n</function>\n</tool_call>",
+        "<tool_call>\n<function=f>\n<parameter=a>\n5\n</parameter>\n</function>\n</tool_call>\n"
+        "<tool_call>\n<function=g>\n</function>\n</tool_call>",
+    ),
+    Family(
+        "glm47",
+        "<arg_key>",
+        ("<tool_call>", "</tool_call>", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
+        "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>5</arg_value>\n<arg_key>b</arg_key>\n"
+        "<arg_value>x y</arg_value>\n</tool_call>",
+        "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>5</arg_value>\n</tool_call>\n"
+        "<tool_call>g\n</tool_call>",
+    ),
+    Family(
+        "pythonic",
+        "<|tool_call_start|>",
+        ("<|tool_call_start|>", "<|tool_call_end|>"),
+        '<|tool_call_start|>[f(a=5, b="x y")]<|tool_call_end|>',
+        "<|tool_call_start|>[f(a=5), g()]<|tool_call_end|>",
+    ),
+]
