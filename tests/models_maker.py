@@ -5,7 +5,6 @@ tokenizer knows all bytes, so that answers are cut within characters as well.
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +39,10 @@ def make_model(
     seed: int = 0,
     scale: int = 1,
     heads: int = HEADS,
-    template: str = TEMPLATE,
-    tokens: Sequence[str] = (),
 ) -> Path:
-    """A model folder, with this chat template and more tokens that no text spells. With several
-    `files` there is an index; with `bits` it is quantised, and the scales keep `dtype`. It is
-    `scale` times as wide as a tiny one, whose `heads` share keys and values in pairs."""
+    """A model folder. With several `files` there is an index; with `bits` it is quantised, and
+    the scales keep `dtype`. It is `scale` times as wide as a tiny one, whose `heads` share
+    keys and values in pairs."""
     folder.mkdir(parents=True)
     config: dict[str, Any] = {
         "architectures": ["LlamaForCausalLM"],
@@ -71,7 +68,7 @@ def make_model(
         weights = _quantised(weights, bits)
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     _save_weights(folder, weights, files)
-    _save_tokenizer(folder, context, template, tokens)
+    _save_tokenizer(folder, context)
     return folder
 
 
@@ -135,13 +132,13 @@ def _save(file: Path, weights: Weights) -> None:
     mx.save_safetensors(str(file), weights, metadata={"format": "mlx"})
 
 
-def _save_tokenizer(folder: Path, context: int, template: str, tokens: Sequence[str]) -> None:
+def _save_tokenizer(folder: Path, context: int) -> None:
     tokenizer = Tokenizer(models.BPE(unk_token=None))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=[*SPECIAL, *tokens],
+        special_tokens=SPECIAL,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
@@ -157,7 +154,7 @@ def _save_tokenizer(folder: Path, context: int, template: str, tokens: Sequence[
         "unk_token": "<unk>",
         "model_max_length": context,
         "clean_up_tokenization_spaces": False,
-        "chat_template": template,
+        "chat_template": TEMPLATE,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2))
 

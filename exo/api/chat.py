@@ -17,11 +17,11 @@ from exo.api.chat_adapter import (
     message_view,
     to_generate,
 )
-from exo.api.chat_schema import (
+from exo.api.chat_schema import ChatRequest
+from exo.api.chat_views import (
     BenchCompletion,
     ChatChunk,
     ChatCompletion,
-    ChatRequest,
     ChoiceView,
     ChunkChoiceView,
     DeltaView,

@@ -8,23 +8,25 @@ from typing import Any
 from exo.api.answers import Collected
 from exo.api.chat_format import format_of
 from exo.api.chat_schema import (
-    AnswerView,
     AssistantMessage,
     ChatRequest,
+    Message,
+    RefusalPart,
+    TextPart,
+    ToolMessage,
+)
+from exo.api.chat_tools import tool_use_of
+from exo.api.chat_views import (
+    AnswerView,
     FunctionDeltaView,
     FunctionView,
     GenerationStats,
     LogprobsView,
-    Message,
-    RefusalPart,
-    TextPart,
     TokenLogprobView,
     ToolCallDeltaView,
     ToolCallView,
-    ToolMessage,
     TopLogprobView,
 )
-from exo.api.chat_tools import tool_use_of
 from exo.errors import RequestError
 from exo.inference.types import GenerateRequest, Sampling, Stats, TokenLogprob, ToolCall
 from exo.models.card import ModelCard

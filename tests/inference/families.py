@@ -1,7 +1,12 @@
 """What marks the calls and thoughts of the model families that exo knows, as their chat templates
 and tokenizers have it: just enough for mlx-lm to tell them apart."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from tests.models_maker import VOCABULARY, make_model
 
 _MESSAGES = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
@@ -35,6 +40,30 @@ class Family:
     def template(self) -> str:
         quoted = self.sign.replace("\\", "\\\\").replace('"', '\\"')
         return f'{_TOOLS}{{% set sign = "{quoted}" %}}{_MESSAGES}'
+
+
+def first_of(tokens: Sequence[str]) -> int:
+    """The number of the first of a family's tokens; the others follow."""
+    return VOCABULARY - len(tokens)
+
+
+def make_family(folder: Path, template: str, tokens: Sequence[str]) -> Path:
+    """A tiny model with this template, and these tokens in the place of its last ones."""
+    make_model(folder)
+    file, config = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    data = json.loads(file.read_text("utf-8"))
+    first, model = first_of(tokens), data["model"]
+    model["vocab"] = {text: number for text, number in model["vocab"].items() if number < first}
+    model["merges"] = [pair for pair in model["merges"] if "".join(pair) in model["vocab"]]
+    usual = {"lstrip": False, "rstrip": False, "normalized": False, "single_word": False}
+    data["added_tokens"] += [
+        {"id": first + n, "content": text, "special": True, **usual}
+        for n, text in enumerate(tokens)
+    ]
+    file.write_text(json.dumps(data), "utf-8")
+    settings = json.loads(config.read_text("utf-8"))
+    config.write_text(json.dumps({**settings, "chat_template": template}), "utf-8")
+    return folder
 
 
 FAMILIES = [

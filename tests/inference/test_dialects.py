@@ -24,9 +24,11 @@ from tests.inference.families import (
     THINK_TOKENS,
     THINKING,
     Family,
+    first_of,
+    make_family,
 )
 from tests.inference.test_mlx_engine import load
-from tests.models_maker import END_ID, SPECIAL, make_model
+from tests.models_maker import END_ID
 
 Load = Callable[..., MlxEngine]
 
@@ -40,7 +42,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Load:
     def engine(template: str, tokens: tuple[str, ...]) -> MlxEngine:
         key = template + repr(tokens)
         if key not in loaded:
-            path = make_model(folder / str(len(loaded)), template=template, tokens=tokens)
+            path = make_family(folder / str(len(loaded)), template, tokens)
             loaded[key] = load(path)
         return loaded[key]
 
@@ -175,7 +177,7 @@ def test_calls_that_are_required_meet_their_schemas(
 def test_strict_tools_hold_within_free_text(engines: Load, one: Family):
     """The model says what it wants; once it begins a call, that is one of those there are."""
     engine = engines(one.template, one.tokens)
-    begin = len(SPECIAL)  # The first token of the family.
+    begin = first_of(one.tokens)
     parameters = {
         "type": "object",
         "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 99}},
@@ -208,7 +210,7 @@ def test_a_form_and_calls_are_the_choice(engines: Load):
             request(
                 tool_use={"tools": [G]},
                 format=form,
-                sampling={"seed": seed, "logit_bias": {len(SPECIAL): bias}},
+                sampling={"seed": seed, "logit_bias": {first_of(one.tokens): bias}},
             ),
         )
         reasons.add(found.reason)
@@ -260,7 +262,8 @@ def test_a_model_without_tools_says_so(engines: Load):
 
 # Thoughts.
 
-_OPEN, _CLOSE = len(SPECIAL), len(SPECIAL) + 1
+_OPEN = first_of(THINK_TOKENS)
+_CLOSE = _OPEN + 1
 
 
 def test_a_thought_is_told_apart_and_counted(engines: Load):
