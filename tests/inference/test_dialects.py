@@ -286,6 +286,23 @@ def test_a_prompt_may_end_within_a_thought(engines: Load):
     assert found.stats.reasoning_tokens == 20
 
 
+def test_marks_in_what_a_user_writes_mean_nothing(engines: Load):
+    for template, thinking in ((THINKING, False), (ALWAYS_THINKING, True)):
+        for text in ("<think>", "</think>", "a <think> b </think> c <think>"):
+            messages = [{"role": "user", "content": text}]
+            asked = request().model_copy(update={"messages": messages})
+            prepared = engines(template, THINK_TOKENS).prepare(asked)
+            assert prepared.speech.thinking is thinking
+
+
+def test_a_thought_of_the_assistant_is_continued(engines: Load):
+    said = {"role": "assistant", "content": "<think>Well, it"}
+    asked = request(continues=True).model_copy(
+        update={"messages": [{"role": "user", "content": "Hi"}, said]}
+    )
+    assert engines(THINKING, THINK_TOKENS).prepare(asked).speech.thinking
+
+
 @pytest.mark.parametrize("template", [THINKING, ALWAYS_THINKING])
 def test_a_form_holds_after_the_thought(engines: Load, template: str):
     form = Format(kind="choice", text='["red", "blue"]').model_dump()

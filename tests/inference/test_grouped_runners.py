@@ -41,6 +41,8 @@ async def test_answers_are_those_of_one_runner(folder: Path, cuts: list[int]):
         asked = [over.ask(text, max_tokens=16, n=2, logprobs=3) for text in TEXTS]
         for request_id in asked:
             assert isinstance(await over.outcome(request_id), Finished)
+        held = {"kind": "regex", "text": "(ab|cd){6,9}[0-9]{3}"}
+        alone.append(await over.answer("a", format=held, max_tokens=40))
         return [alone, [over.tokens(request_id, index) for request_id in asked for index in (0, 1)]]
 
     async for one in running(Ranks(folder, LAYERS, [])):

@@ -85,8 +85,13 @@ class Dialect:
 
     # How an answer is read, and what it may be.
 
-    def speech(self, request: GenerateRequest, prompt: Sequence[int]) -> Speech:
-        """How the text of an answer to this prompt is to be taken apart."""
+    @property
+    def thinks(self) -> bool:
+        """Whether thoughts are marked at all."""
+        return self._think is not None
+
+    def speech(self, request: GenerateRequest, opening: Sequence[int]) -> Speech:
+        """How the text of an answer is to be taken apart, of which the prompt holds the opening."""
         use = request.tool_use
         tools = None
         if use is not None:
@@ -97,7 +102,7 @@ class Dialect:
                 json=self._kind == "json_tools",
                 single=not use.parallel,
             )
-        return Speech(self._think, self._begun(prompt), tools)
+        return Speech(self._think, self._begun(opening), tools)
 
     def grammar(self, request: GenerateRequest, speech: Speech) -> str:
         """What an answer may be, empty if anything.
@@ -148,11 +153,11 @@ class Dialect:
     def _parser(self) -> Parser:
         return cast("Parser", self._tokenizer.tool_parser)
 
-    def _begun(self, prompt: Sequence[int]) -> bool:
-        """Whether the prompt ends within a thought."""
-        if self._think is None:
+    def _begun(self, opening: Sequence[int]) -> bool:
+        """Whether it ends within a thought."""
+        tokens = list(opening)
+        if self._think is None or not tokens:
             return False
-        tokens = list(prompt)
         begin = self._tokenizer.rfind_think_start(tokens)
         return begin >= 0 and begin > self._tokenizer.rfind_think_end(tokens)
 

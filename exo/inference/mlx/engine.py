@@ -36,7 +36,7 @@ from exo.inference.mlx.together import Leader, Member, SharedModel
 from exo.inference.mlx.token_text import TokenText
 from exo.inference.mlx.vocabulary import open_grammars
 from exo.inference.planner import Planner, PlannerOptions
-from exo.inference.prefix_index import PrefixIndex
+from exo.inference.prefix_index import PrefixIndex, common_length
 from exo.inference.ring.events import Ring
 from exo.inference.ring.frames import Frame
 from exo.inference.ring.gathering import Address
@@ -111,10 +111,15 @@ class MlxEngine:
 
     def prepare(self, request: GenerateRequest) -> Prepared:
         dialect = _loaded(self._dialect)
-        prompt = self.tokenize(
-            request.messages, continues=request.continues, **dialect.variables(request)
-        )
-        speech = dialect.speech(request, prompt)
+        variables = dialect.variables(request)
+        prompt = self.tokenize(request.messages, continues=request.continues, **variables)
+        opening: Sequence[int] = ()
+        if dialect.thinks:
+            # What a user writes may look like a thought: only what begins the answer counts.
+            before = request.messages[:-1] if request.continues else request.messages
+            known = self.tokenize(before, begins=False, **variables) if before else []
+            opening = prompt[common_length(prompt, known) :]
+        speech = dialect.speech(request, opening)
         grammar = dialect.grammar(request, speech)
         if grammar:
             param = request.format.param if request.format else "tools"
@@ -122,9 +127,15 @@ class MlxEngine:
         return Prepared(prompt, grammar, speech)
 
     def tokenize(
-        self, messages: Sequence[dict[str, Any]], *, continues: bool = False, **variables: Any
+        self,
+        messages: Sequence[dict[str, Any]],
+        *,
+        begins: bool = True,
+        continues: bool = False,
+        **variables: Any,
     ) -> list[int]:
-        """The prompt's tokens, by the model's chat template.
+        """The prompt's tokens, by the model's chat template: `begins` an answer, or `continues`
+        the last message.
 
         Raises:
             RequestError: it refuses the messages.
@@ -138,7 +149,7 @@ class MlxEngine:
             return tokenizer.apply_chat_template(
                 list(messages),
                 tokenize=True,
-                add_generation_prompt=not continues,
+                add_generation_prompt=begins and not continues,
                 continue_final_message=continues,
                 **variables,
             )
