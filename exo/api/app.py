@@ -5,6 +5,7 @@ from aiohttp import web
 from exo.api import (
     chat,
     cluster,
+    completions,
     images,
     instances,
     middleware,
@@ -24,6 +25,7 @@ ROUTES: list[Route] = [
     *instances.ROUTES,
     *models.ROUTES,
     *chat.ROUTES,
+    *completions.ROUTES,
     *images.ROUTES,
     *stored_images.ROUTES,
 ]

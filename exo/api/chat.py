@@ -32,7 +32,6 @@ from exo.api.routes import Route, read_json, validate
 from exo.api.sse import EventStream
 from exo.api.unsupported import without_unsupported
 from exo.cluster.requests import Output
-from exo.errors import Unavailable
 from exo.inference.ids import new_id
 from exo.inference.messages import Finished
 from exo.inference.types import Delta, FinishReason, Stats
@@ -135,10 +134,8 @@ async def create_bench(request: web.Request) -> web.StreamResponse:
 async def _create(request: web.Request, *, bench: bool) -> web.StreamResponse:
     context = context_of(request)
     body = validate(ChatRequest, without_unsupported(await read_json(request)))
-    if context.draining:
-        raise Unavailable("This node is stopping.", hint="Try another node.", retry_after=5)
     check(body)  # What is wrong with the request itself is said before a model is loaded.
-    instance = await context.serving.instance_for(body.model)
+    instance = await context.begin(body.model)
     completion = _Completion(body, instance.card.model_id, bench=bench)
     generate = to_generate(body, instance.card, completion.id)
     outputs = context.node.generate(instance, generate)

@@ -27,8 +27,9 @@ from exo.api.chat_views import (
     ToolCallView,
     TopLogprobView,
 )
+from exo.api.sampling import sampling_of, stops_of
 from exo.errors import RequestError
-from exo.inference.types import GenerateRequest, Sampling, Stats, TokenLogprob, ToolCall
+from exo.inference.types import GenerateRequest, Stats, TokenLogprob, ToolCall
 from exo.models.card import ModelCard
 
 _RESERVED = frozenset({"messages", "tools", "add_generation_prompt", "continue_final_message"})
@@ -41,7 +42,7 @@ def check(body: ChatRequest) -> None:
     format_of(body)
     tool_use_of(body)
     _template(body)
-    _stops(body)
+    stops_of(body.stop)
     _calls_are_answered(body.messages)
 
 
@@ -69,26 +70,12 @@ def to_generate(body: ChatRequest, card: ModelCard, request_id: str) -> Generate
     Raises:
         RequestError: a field does not fit this model.
     """
-    given = {
-        "temperature": body.temperature,
-        "top_p": body.top_p,
-        "top_k": body.top_k,
-        "min_p": body.min_p,
-        "repetition_penalty": body.repetition_penalty,
-        "presence_penalty": body.presence_penalty,
-        "frequency_penalty": body.frequency_penalty,
-    }
-    chosen = {name: value for name, value in given.items() if value is not None}
-    seed = secrets.randbits(63) if body.seed is None else body.seed
-    sampling = Sampling.model_validate(
-        {**card.sampling, **chosen, "seed": seed, "logit_bias": _logit_bias(body, card)}
-    )
     return GenerateRequest(
         request_id=request_id,
-        messages=[_message(message) for message in body.messages],
-        sampling=sampling,
+        messages=to_messages(body.messages),
+        sampling=sampling_of(body, card),
         max_tokens=body.max_completion_tokens or body.max_tokens,
-        stop=_stops(body),
+        stop=stops_of(body.stop),
         n=body.n or 1,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         use_prefix_cache=body.use_prefix_cache,
@@ -98,20 +85,6 @@ def to_generate(body: ChatRequest, card: ModelCard, request_id: str) -> Generate
         effort=body.reasoning_effort,
         continues=_continues(body),
     )
-
-
-def _logit_bias(body: ChatRequest, card: ModelCard) -> dict[int, float]:
-    bias: dict[int, float] = {}
-    for key, value in (body.logit_bias or {}).items():
-        token = int(key) if key.isascii() and key.isdigit() and len(key) < 10 else -1
-        if not 0 <= token < card.vocab_size:
-            raise RequestError(
-                f"'{key}' in logit_bias is no token of {card.model_id}: those are the numbers from "
-                f"0 to {card.vocab_size - 1}.",
-                param="logit_bias",
-            )
-        bias[token] = value
-    return bias
 
 
 def _template(body: ChatRequest) -> dict[str, Any]:
@@ -133,11 +106,14 @@ def _continues(body: ChatRequest) -> bool:
     return last and body.continue_final_message is not False
 
 
-def _stops(body: ChatRequest) -> list[str]:
-    stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
-    if not all(stops):
-        raise RequestError("A stop string must not be empty.", param="stop")
-    return stops
+def to_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Messages as chat templates know them.
+
+    Raises:
+        RequestError: one is the result of no call.
+    """
+    _calls_are_answered(messages)
+    return [_message(message) for message in messages]
 
 
 def _message(message: Message) -> dict[str, Any]:

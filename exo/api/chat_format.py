@@ -19,7 +19,7 @@ def format_of(body: ChatRequest) -> Format | None:
         RequestError: a schema or a grammar is none, too large or endless.
     """
     if body.structured_outputs is not None:
-        return _structured(body.structured_outputs)
+        return structured(body.structured_outputs)
     match body.response_format:
         case SchemaFormat(json_schema=wanted):
             schema = _OBJECT if wanted.schema_ is None else wanted.schema_
@@ -30,7 +30,12 @@ def format_of(body: ChatRequest) -> Format | None:
             return _json(_OBJECT, "response_format") if form.type == "json_object" else None
 
 
-def _structured(wanted: StructuredOutputs) -> Format:
+def structured(wanted: StructuredOutputs) -> Format:
+    """The form that this field asks for.
+
+    Raises:
+        RequestError: a schema or a grammar is none, too large or endless.
+    """
     if wanted.json_ is not None:
         return _json(wanted.json_, "structured_outputs.json")
     if wanted.choice is not None:

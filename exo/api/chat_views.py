@@ -1,6 +1,7 @@
 """OpenAI's chat answers, whole and in chunks
 (https://platform.openai.com/docs/api-reference/chat/object)."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from exo.api.views import View
@@ -77,6 +78,19 @@ class UsageView(View):
             total_tokens=stats.prompt_tokens + stats.generation_tokens,
             prompt_tokens_details=PromptDetails(cached_tokens=stats.cached_tokens),
             completion_tokens_details=CompletionDetails(reasoning_tokens=stats.reasoning_tokens),
+        )
+
+    @classmethod
+    def of_all(cls, each: Sequence[Stats]) -> "UsageView":
+        """Of several requests together."""
+        prompt = sum(stats.prompt_tokens for stats in each)
+        answers = sum(stats.generation_tokens for stats in each)
+        cached = sum(stats.cached_tokens for stats in each)
+        return cls(
+            prompt_tokens=prompt,
+            completion_tokens=answers,
+            total_tokens=prompt + answers,
+            prompt_tokens_details=PromptDetails(cached_tokens=cached),
         )
 
 

@@ -9,6 +9,8 @@ from exo.cluster.catalogue import Catalogue
 from exo.cluster.node import Node
 from exo.cluster.security import Security
 from exo.cluster.serving import Serving
+from exo.cluster.state import Instance
+from exo.errors import Unavailable
 from exo.models.card import ModelCard
 
 
@@ -22,6 +24,16 @@ class Context:
     security: Security
     images: ImageStore
     draining: bool = False
+
+    async def begin(self, model: str) -> Instance:
+        """The instance for a new answer. See `Serving.instance_for`.
+
+        Raises:
+            Unavailable: this node is about to stop.
+        """
+        if self.draining:
+            raise Unavailable("This node is stopping.", hint="Try another node.", retry_after=5)
+        return await self.serving.instance_for(model)
 
     async def card(self, name: str) -> ModelCard:
         """See `Catalogue.card`."""

@@ -35,11 +35,13 @@ class SequenceSpec:
 @dataclass(frozen=True)
 class Prepared:
     """A request as the engine computes it: the prompt's tokens, the grammar that its answers
-    follow, empty if none, and how their text is to be read."""
+    follow, empty if none, and how their text is to be read. `text` is the prompt's, of a dry
+    request only."""
 
     prompt: Sequence[int] = ()
     grammar: str = ""
     speech: Speech = PLAIN
+    text: str = ""
 
 
 @dataclass(frozen=True)

@@ -162,11 +162,14 @@ class Failed(Wire):
 
 
 class Accepted(Wire):
-    """The prompt is tokenised and fits; the request waits for a slot."""
+    """The prompt is tokenised and fits; the request waits for a slot. `prompt` and `text` are told
+    of a dry one only, which is finished with that."""
 
     type: Literal["accepted"] = "accepted"
     request_id: str
     prompt_tokens: int
+    prompt: list[int] = Field(default_factory=list[int])
+    text: str = ""
 
 
 class Tokens(Wire):

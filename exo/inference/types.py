@@ -60,17 +60,20 @@ class ToolUse(Wire):
 
 
 class GenerateRequest(Wire):
-    """One request. `max_tokens` None means as many as the context holds.
+    """One request: `messages`, which the model's chat template makes a prompt of, or a `prompt` as
+    it is, as text or as tokens. `max_tokens` None means as many as the context holds.
 
     `n` answers are sampled from one prompt; answer i uses the stream (seed, i). `logprobs` is the
     number of alternatives wanted per token, 0 for the chosen token alone, None for no logprobs.
     `template` are variables for the model's chat template; `effort` is how much it should think
     ("none": not at all), as far as the template knows. One that `continues` goes on with the last
-    message, the assistant's.
+    message, the assistant's. One that is `dry` only wants the prompt back, as tokens and text. A
+    prompt that is text gets the tokenizer's own tokens around it, unless `special` is false.
     """
 
     request_id: str
-    messages: list[dict[str, Any]]
+    messages: list[dict[str, Any]] = []
+    prompt: str | list[int] | None = None
     sampling: Sampling = Sampling()
     max_tokens: int | None = Field(default=None, ge=1)
     stop: list[str] = []
@@ -82,6 +85,8 @@ class GenerateRequest(Wire):
     template: dict[str, Any] = {}
     effort: str | None = None
     continues: bool = False
+    dry: bool = False
+    special: bool = True
 
 
 class FinishReason(StrEnum):

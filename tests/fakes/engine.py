@@ -57,7 +57,8 @@ class FakeEngine:
         pass
 
     def prepare(self, request: GenerateRequest) -> Prepared:
-        words = str(request.messages[-1]["content"]).split()
+        said = request.prompt if not request.messages else request.messages[-1]["content"]
+        words = str(said).split()
         if "refuse" in words:
             raise RequestError("The template refuses these messages.", param="messages")
         return Prepared([self._token(word) for word in words])

@@ -20,6 +20,7 @@ from exo.inference.engine import (
     SequenceSpec,
 )
 from exo.inference.grammars.compiler import Grammars
+from exo.inference.grammars.text import grammar_of
 from exo.inference.kernels.use import use_kernels
 from exo.inference.messages import DraftStats, Load, RingStats
 from exo.inference.mlx import loading
@@ -110,6 +111,8 @@ class MlxEngine:
         mx.reset_peak_memory()
 
     def prepare(self, request: GenerateRequest) -> Prepared:
+        if request.prompt is not None:
+            return self._plain(request, request.prompt)
         dialect = _loaded(self._dialect)
         variables = dialect.variables(request)
         prompt = self.tokenize(request.messages, continues=request.continues, **variables)
@@ -124,7 +127,19 @@ class MlxEngine:
         if grammar:
             param = request.format.param if request.format else "tools"
             _loaded(self._grammars).check(grammar, param)
-        return Prepared(prompt, grammar, speech)
+        return Prepared(prompt, grammar, speech, self._text(request, prompt))
+
+    def _plain(self, request: GenerateRequest, prompt: str | Sequence[int]) -> Prepared:
+        """A prompt as it is."""
+        if isinstance(prompt, str):
+            prompt = _loaded(self._tokenizer).encode(prompt, add_special_tokens=request.special)
+        grammar = "" if request.format is None else grammar_of(request.format)
+        if request.format is not None:
+            _loaded(self._grammars).check(grammar, request.format.param)
+        return Prepared(prompt, grammar, text=self._text(request, prompt))
+
+    def _text(self, request: GenerateRequest, prompt: Sequence[int]) -> str:
+        return _loaded(self._tokenizer).decode(list(prompt)) if request.dry else ""
 
     def tokenize(
         self,

@@ -81,6 +81,8 @@ class Service:
             self._forget(message.request_id)
             return []
         request = message.request
+        if request.dry:
+            return _dry(request, prepared)
         try:
             self._submit(request, prepared)
         except ExoError as error:
@@ -116,9 +118,10 @@ class Service:
     def _submit(self, request: GenerateRequest, prepared: Prepared) -> None:
         prompt = prepared.prompt
         if not prompt:
-            raise RequestError(
-                "The model's chat template makes nothing of these messages.", param="messages"
-            )
+            what, param = "The model's chat template makes nothing of these messages.", "messages"
+            if request.prompt is not None:
+                what, param = "The prompt is empty.", "prompt"
+            raise RequestError(what, param=param)
         room = self._load.context_length - len(prompt)
         wanted = request.max_tokens or max(room, 1)
         if wanted > room:
@@ -233,6 +236,27 @@ class Service:
         if entry := self._open.get(answer.request_id):
             entry.sequences.discard(sequence_id)
         return self._scheduler.release(sequence_id)
+
+
+def _dry(request: GenerateRequest, prepared: Prepared) -> list[Wire]:
+    count = len(prepared.prompt)
+    accepted = Accepted(
+        request_id=request.request_id,
+        prompt_tokens=count,
+        prompt=list(prepared.prompt),
+        text=prepared.text,
+    )
+    stats = Stats(
+        prompt_tokens=count,
+        generation_tokens=0,
+        queue_time=0.0,
+        ttft=0.0,
+        total_time=0.0,
+        prompt_tps=0.0,
+        generation_tps=0.0,
+        peak_memory_usage=0,
+    )
+    return [accepted, Finished(request_id=request.request_id, stats=stats)]
 
 
 def _hit(cached: int, prompt: int) -> PrefixCacheHit:

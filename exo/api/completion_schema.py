@@ -1,0 +1,145 @@
+"""OpenAI's older completions (https://platform.openai.com/docs/api-reference/completions), and
+what tokenises (as vLLM has it)."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from exo.api.chat_schema import (
+    MAX_ANSWERS,
+    MAX_STOPS,
+    MAX_TOP_LOGPROBS,
+    Label,
+    Message,
+    Part,
+    StreamOptions,
+    StructuredOutputs,
+    Tool,
+    clash,
+)
+from exo.api.chat_views import UsageView
+from exo.api.views import View
+from exo.inference.types import FinishReason
+
+Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class CompletionRequest(Part):
+    """The body of a completion. `suffix` and `best_of` ask for nothing only."""
+
+    model: str = Field(min_length=1)
+    prompt: (
+        Text
+        | Annotated[list[Text], Field(min_length=1, max_length=MAX_ANSWERS)]
+        | Tokens
+        | Annotated[list[Tokens], Field(min_length=1, max_length=MAX_ANSWERS)]
+    )
+    max_tokens: int | None = Field(None, ge=1)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=0)
+    min_p: float | None = Field(None, ge=0, le=1)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**64)
+    stop: str | Annotated[list[str], Field(max_length=MAX_STOPS)] | None = None
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    repetition_penalty: float | None = Field(None, gt=0, le=10)
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    n: int | None = Field(None, ge=1, le=MAX_ANSWERS)
+    best_of: int | None = Field(None, ge=1)
+    echo: bool | None = None
+    suffix: Literal[""] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: Label | None = None
+    structured_outputs: StructuredOutputs | None = None
+    use_prefix_cache: bool = True
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """One or several, each text or tokens."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        tokens = [each for each in self.prompt if isinstance(each, int)]
+        return [tokens] if tokens else [each for each in self.prompt if not isinstance(each, int)]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "CompletionRequest":
+        if self.stream_options is not None and not self.stream:
+            raise clash("stream_options", "stream_options is only allowed when stream is true")
+        if self.best_of is not None and self.best_of != (self.n or 1):
+            raise clash("best_of", "best_of other than n is not supported")
+        if self.echo and self.logprobs is not None:
+            raise clash("logprobs", "echo and logprobs exclude each other: a prompt has none")
+        if len(self.prompts) * (self.n or 1) > MAX_ANSWERS:
+            raise clash("n", f"Prompts times n must be at most {MAX_ANSWERS}")
+        return self
+
+
+class CompletionLogprobs(View):
+    """By token of the text: itself, its place in the text, its log probability, and the likeliest
+    ones beside it."""
+
+    tokens: list[str]
+    text_offset: list[int]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+
+
+class CompletionChoice(View):
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: FinishReason | None
+
+
+class Completion(View):
+    """A whole answer, or one event of a stream."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[CompletionChoice]
+    usage: UsageView | None = None
+
+
+class TokenizeRequest(Part):
+    """A prompt as text, or messages as for a chat."""
+
+    model: str = Field(min_length=1)
+    prompt: str | None = None
+    add_special_tokens: bool = True
+    messages: Annotated[list[Message], Field(min_length=1)] | None = None
+    tools: list[Tool] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    continue_final_message: bool | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "TokenizeRequest":
+        if (self.prompt is None) == (self.messages is None):
+            raise clash("prompt", "Either prompt or messages must be given")
+        extras = (self.tools, self.chat_template_kwargs, self.continue_final_message)
+        if self.messages is None and any(extra is not None for extra in extras):
+            raise clash("messages", "tools and what the template is told need messages")
+        return self
+
+
+class TokenizeView(View):
+    """`max_model_len` is the context of the model."""
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+
+
+class DetokenizeRequest(Part):
+    model: str = Field(min_length=1)
+    tokens: list[Annotated[int, Field(ge=0)]]
+
+
+class DetokenizeView(View):
+    prompt: str
