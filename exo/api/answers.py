@@ -26,11 +26,13 @@ class Collected:
     calls: list[MadeCall] = field(default_factory=list[MadeCall])
     logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
     finish_reason: FinishReason | None = None
+    stop: str | None = None
 
     def add(self, delta: Delta) -> None:
         self.text += delta.text
         self.reasoning += delta.reasoning
         self.logprobs += delta.logprobs
+        self.stop = delta.stop or self.stop
         self.finish_reason = delta.finish_reason or self.finish_reason
         for call in delta.calls:
             if call.name is not None:

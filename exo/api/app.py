@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from exo.api import (
+    anthropic,
     chat,
     cluster,
     completions,
@@ -26,6 +27,7 @@ ROUTES: list[Route] = [
     *models.ROUTES,
     *chat.ROUTES,
     *completions.ROUTES,
+    *anthropic.ROUTES,
     *images.ROUTES,
     *stored_images.ROUTES,
 ]

@@ -22,14 +22,15 @@ from exo.api.completion_schema import (
     TokenizeView,
 )
 from exo.api.context import Context, context_of
+from exo.api.dry import dry
 from exo.api.merging import Numbered, merged
 from exo.api.routes import Route, json_response, read_body
 from exo.api.sampling import sampling_of, stops_of
 from exo.api.sse import EventStream
 from exo.cluster.state import Instance
-from exo.errors import EngineError, RequestError
+from exo.errors import RequestError
 from exo.inference.ids import new_id
-from exo.inference.messages import Accepted, Finished
+from exo.inference.messages import Finished
 from exo.inference.types import Delta, GenerateRequest, Stats, TokenLogprob, ToolUse
 from exo.models.card import ModelCard
 
@@ -215,7 +216,7 @@ async def tokenize(request: web.Request) -> web.Response:
         and body.continue_final_message is not False,
         dry=True,
     )
-    found = await _dry(context, instance, asked)
+    found = await dry(context, instance, asked)
     return json_response(
         TokenizeView(
             count=found.prompt_tokens,
@@ -237,16 +238,7 @@ async def _text_of(context: Context, instance: Instance, prompt: str | list[int]
     if isinstance(prompt, str):
         return prompt
     asked = GenerateRequest(request_id=new_id("tok"), prompt=prompt, dry=True)
-    return (await _dry(context, instance, asked)).text
-
-
-async def _dry(context: Context, instance: Instance, asked: GenerateRequest) -> Accepted:
-    outputs = context.node.generate(instance, asked)
-    async with aclosing(outputs):
-        async for output in outputs:
-            if isinstance(output, Accepted):
-                return output
-    raise EngineError("The runner ended the request without an answer.")
+    return (await dry(context, instance, asked)).text
 
 
 _ERRORS = (400, 404, 429, 500, 503, 507)

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from exo.api.error_shapes import error_json
 from exo.errors import BodyTooLarge, ExoError, Forbidden, NotFound, RequestError
 
 log = logging.getLogger(__name__)
@@ -20,28 +21,33 @@ class _MethodNotAllowed(RequestError):
 
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every failure as OpenAI's error object, with the request's id in a header."""
+    """Every failure as an error object, OpenAI's or that of the API that was asked, with the
+    request's id in a header."""
     request_id = f"req_{secrets.token_hex(12)}"
     try:
         response = await handler(request)
     except ExoError as error:
-        response = error_response(error)
+        response = error_response(error, request.path)
     except web.HTTPRequestEntityTooLarge:
         limit = request.client_max_size // 2**20
-        response = error_response(BodyTooLarge(f"The body is larger than {limit} MiB."))
+        response = error_response(
+            BodyTooLarge(f"The body is larger than {limit} MiB."), request.path
+        )
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
         message = f"{request.method} is not allowed here, only {allowed}."
-        response = error_response(_MethodNotAllowed(message))
+        response = error_response(_MethodNotAllowed(message), request.path)
         response.headers["Allow"] = allowed
     except web.HTTPNotFound:
-        response = error_response(NotFound(f"There is nothing at {request.path}."))
+        response = error_response(NotFound(f"There is nothing at {request.path}."), request.path)
     except web.HTTPException as error:
-        response = error_response(RequestError(error.reason))
+        response = error_response(RequestError(error.reason), request.path)
     except Exception:
         # The edge of the process: what no one foresaw is logged here, with where it happened.
         log.exception("%s %s failed (%s)", request.method, request.path, request_id)
-        response = error_response(ExoError("exo failed to answer this.", hint="See `exo logs`."))
+        response = error_response(
+            ExoError("exo failed to answer this.", hint="See `exo logs`."), request.path
+        )
     if not response.prepared:
         response.headers["x-request-id"] = request_id
     return response
@@ -92,9 +98,9 @@ def _literal(bound: str) -> str:
         return "127.0.0.1"
 
 
-def error_response(error: ExoError) -> web.Response:
-    """The HTTP answer for an error."""
-    response = web.json_response(error.to_json(), status=error.status)
+def error_response(error: ExoError, path: str) -> web.Response:
+    """The HTTP answer for an error at this path."""
+    response = web.json_response(error_json(error, path), status=error.status)
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(max(1, round(error.retry_after)))
     return response

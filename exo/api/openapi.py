@@ -11,7 +11,6 @@ from pydantic import BaseModel, TypeAdapter
 
 from exo import __version__
 from exo.api.routes import Route
-from exo.api.views import ErrorView
 
 _REF = "#/components/schemas/{model}"
 _REASONS = {
@@ -89,7 +88,7 @@ def _responses(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
         responses["200"] = {"description": route.summary, "content": content}
     errors = {403, *route.errors, *((413, 400) if route.body or route.form else ())}
     for status in sorted(errors):
-        schema = _schema(ErrorView, schemas, "serialization")
+        schema = _schema(route.error, schemas, "serialization")
         responses[str(status)] = {
             "description": _REASONS[status],
             "content": {"application/json": {"schema": schema}},

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar, cast
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from exo.api.views import ErrorView
 from exo.errors import RequestError, UnsupportedField
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -24,6 +25,9 @@ class Route:
     """`response` is the type of the 200 body; `errors` the other statuses it may answer with.
     `streams` is the type of the `data:` lines where the answer may be an event stream. `form` is
     the type of a multipart body. `media` are the content types of an answer that is no JSON."""
+    """`response` is the type of the 200 body; `errors` the other statuses it may answer with,
+    with an `error` as their body.
+    `streams` is the type of the `data:` lines where the answer may be an event stream."""
 
     method: Literal["GET", "POST", "DELETE"]
     path: str
@@ -37,6 +41,7 @@ class Route:
     streams: Any = None
     media: tuple[str, ...] = ()
     errors: tuple[int, ...] = ()
+    error: type[BaseModel] = ErrorView
 
 
 async def read_body(request: web.Request, model: type[M]) -> M:

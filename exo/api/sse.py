@@ -16,8 +16,17 @@ T = TypeVar("T")
 class EventStream:
     """An event stream to one client."""
 
-    def __init__(self, request: web.Request) -> None:
+    def __init__(
+        self,
+        request: web.Request,
+        error_body: Callable[[ExoError], dict[str, Any]] = ExoError.to_json,
+        *,
+        named: bool = False,
+    ) -> None:
+        """`error_body` is how an error is told; `named` events bear the name of their type."""
         self._request = request
+        self._error_body = error_body
+        self._named = named
         self.response = web.StreamResponse(
             headers={
                 "Content-Type": "text/event-stream; charset=utf-8",
@@ -35,6 +44,8 @@ class EventStream:
     ) -> None:
         head = f"id: {event_id}\n" if event_id is not None else ""
         head += f"event: {event}\n" if event is not None else ""
+        if self._named:
+            head += f"event: {data['type']}\n"
         text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
         await self.response.write(f"{head}data: {text}\n\n".encode())
 
@@ -63,7 +74,7 @@ class EventStream:
                 following = asyncio.ensure_future(anext(items, None))
                 await send(item)
         except ExoError as error:
-            await self.send(error.to_json())
+            await self.send(self._error_body(error))
         except ConnectionResetError:
             pass
         finally:

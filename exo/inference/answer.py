@@ -55,6 +55,7 @@ class Answer:
             token_ids=[sampled.token],
             logprobs=self._logprobs(sampled) if says else [],
             finish_reason=self._reason(reason),
+            stop=self._stop.stop,
         )
 
     def _reason(self, reason: FinishReason | None) -> FinishReason | None:

@@ -115,7 +115,7 @@ class ToolCall(Wire):
 
 class Delta(Wire):
     """What one step added to one answer: to what it says, to what it thinks, to its calls. `text`
-    may be empty while a stop string is undecided."""
+    may be empty while a stop string is undecided; `stop` is the one that came."""
 
     request_id: str
     index: int = 0
@@ -125,6 +125,7 @@ class Delta(Wire):
     token_ids: list[int] = []
     logprobs: list[TokenLogprob] = []
     finish_reason: FinishReason | None = None
+    stop: str | None = None
 
 
 class PrefixCacheHit(StrEnum):
