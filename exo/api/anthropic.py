@@ -70,7 +70,7 @@ async def create(request: web.Request) -> web.StreamResponse:
 async def _stream(
     request: web.Request, view: MessageView, outputs: AsyncIterator[Output]
 ) -> web.StreamResponse:
-    stream = EventStream(request, anthropic_error, named=True)
+    stream = EventStream(request, anthropic_error)
     await stream.open()
     blocks = Blocks()
 
@@ -81,9 +81,11 @@ async def _stream(
         elif isinstance(output, Finished):
             events = blocks.ending(output.stats)
         for event in events:
-            await stream.send(event)
+            await stream.send(event, event=event["type"])
 
-    await stream.send({"type": "message_start", "message": view.model_dump(mode="json")})
+    await stream.send(
+        {"type": "message_start", "message": view.model_dump(mode="json")}, event="message_start"
+    )
     await stream.forward(outputs, send)
     return stream.response
 

@@ -22,12 +22,10 @@ class _Nothing(BaseModel):
 
 @dataclass(frozen=True)
 class Route:
-    """`response` is the type of the 200 body; `errors` the other statuses it may answer with.
-    `streams` is the type of the `data:` lines where the answer may be an event stream. `form` is
-    the type of a multipart body. `media` are the content types of an answer that is no JSON."""
     """`response` is the type of the 200 body; `errors` the other statuses it may answer with,
-    with an `error` as their body.
-    `streams` is the type of the `data:` lines where the answer may be an event stream."""
+    with an `error` as their body. `streams` is the type of the `data:` lines where the answer may
+    be an event stream. `form` is the type of a multipart body. `media` are the content types of an
+    answer that is no JSON."""
 
     method: Literal["GET", "POST", "DELETE"]
     path: str

@@ -20,13 +20,10 @@ class EventStream:
         self,
         request: web.Request,
         error_body: Callable[[ExoError], dict[str, Any]] = ExoError.to_json,
-        *,
-        named: bool = False,
     ) -> None:
-        """`error_body` is how an error is told; `named` events bear the name of their type."""
+        """`error_body` is how an error is told; the event bears the name of its type, if any."""
         self._request = request
         self._error_body = error_body
-        self._named = named
         self.response = web.StreamResponse(
             headers={
                 "Content-Type": "text/event-stream; charset=utf-8",
@@ -44,8 +41,6 @@ class EventStream:
     ) -> None:
         head = f"id: {event_id}\n" if event_id is not None else ""
         head += f"event: {event}\n" if event is not None else ""
-        if self._named:
-            head += f"event: {data['type']}\n"
         text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
         await self.response.write(f"{head}data: {text}\n\n".encode())
 
@@ -74,7 +69,8 @@ class EventStream:
                 following = asyncio.ensure_future(anext(items, None))
                 await send(item)
         except ExoError as error:
-            await self.send(self._error_body(error))
+            body = self._error_body(error)
+            await self.send(body, event=body.get("type"))
         except ConnectionResetError:
             pass
         finally:
