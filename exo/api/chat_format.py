@@ -1,6 +1,7 @@
 """What a client wants an answer to be, as the engine is asked for it: pure."""
 
 import json
+import re
 from typing import Any
 
 from exo.api.chat_schema import ChatRequest, SchemaFormat, StructuredOutputs
@@ -9,6 +10,7 @@ from exo.inference.grammars.schema import check_schema
 from exo.inference.types import Format
 
 MAX_TEXT = 64 * 1024
+_EMBEDDED = re.compile(r"%json\s*")
 _OBJECT: dict[str, Any] = {"type": "object"}
 
 
@@ -45,7 +47,21 @@ def structured(wanted: StructuredOutputs) -> Format:
         return _limited("choice", text, "structured_outputs.choice")
     if wanted.regex is not None:
         return _limited("regex", wanted.regex, "structured_outputs.regex")
-    return _limited("lark", wanted.grammar or "", "structured_outputs.grammar")
+    found = _limited("lark", wanted.grammar or "", "structured_outputs.grammar")
+    _check_embedded(found.text, found.param)
+    return found
+
+
+def _check_embedded(grammar: str, param: str) -> None:
+    """Schemas within a grammar are held to the same limits."""
+    for place in _EMBEDDED.finditer(grammar):
+        try:
+            schema, _ = json.JSONDecoder().raw_decode(grammar, place.end())
+        except (ValueError, RecursionError) as error:
+            raise RequestError(
+                f"A %json in the grammar is no JSON: {error}.", param=param
+            ) from error
+        check_schema(schema, param)
 
 
 def _json(schema: dict[str, Any], param: str) -> Format:

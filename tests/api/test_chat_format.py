@@ -51,6 +51,7 @@ def test_any_object():
         ({"regex": "a+"}, "regex", "a+"),
         ({"choice": ["é", "b"]}, "choice", '["é", "b"]'),
         ({"grammar": 'start: "a"'}, "lark", 'start: "a"'),
+        ({"grammar": "start: %json {} a"}, "lark", "start: %json {} a"),
     ],
 )
 def test_vllms_field(wanted: dict[str, Any], kind: str, text: str):
@@ -82,6 +83,8 @@ def test_vllms_field(wanted: dict[str, Any], kind: str, text: str):
         {"structured_outputs": {"regex": "a" * (MAX_TEXT + 1)}},
         {"structured_outputs": {"json": {"minProperties": 3}}},
         {"structured_outputs": {"ebnf": "a"}},
+        {"structured_outputs": {"grammar": 'start: %json {"multipleOf": 99999}'}},
+        {"structured_outputs": {"grammar": "start: %json {'a': 1}"}},
     ],
     ids=lambda value: json.dumps(value)[:70],
 )

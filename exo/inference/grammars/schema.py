@@ -2,6 +2,7 @@
 is not wholly enforced by the grammars that are made of schemas."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 from urllib.parse import unquote
@@ -50,6 +51,12 @@ def check_schema(schema: object, param: str) -> None:
         raise RequestError(
             f"The schema has {properties} properties; {MAX_PROPERTIES} are allowed.", param=param
         )
+    if _together(root) > MAX_DIVISOR:
+        raise RequestError(
+            f"The schema cannot be enforced: multipleOf and allOf together count up to more than "
+            f"{MAX_DIVISOR}.",
+            param=param,
+        )
     if not _ends(root):
         raise RequestError(
             "The schema refers to itself without an end: nothing finite can meet it.", param=param
@@ -66,6 +73,18 @@ def _obstacle(schema: Schema) -> str | None:
     if isinstance(least, int) and least > max(1, _required(schema, known)):
         return "minProperties over 1 holds only if as many properties are required"
     return None
+
+
+def _together(root: Schema) -> float:
+    """What all divisors make together, where schemas are combined with others; else 0."""
+    divisors: set[float] = set()
+    combined = False
+    for part in _parts(root):
+        divisor = part.get("multipleOf")
+        if isinstance(divisor, int | float):
+            divisors.add(abs(divisor))
+        combined = combined or "allOf" in part or ("$ref" in part and len(part) > 1)
+    return math.prod(divisors) if combined and len(divisors) > 1 else 0
 
 
 def _required(schema: Schema, known: int) -> int:
