@@ -51,6 +51,10 @@ class Output:
         """Say something on the way, on stderr."""
         self._write(sys.stderr, self.paint(text, "dim", sys.stderr) + "\n")
 
+    def aside(self, text: str) -> None:
+        """Write a piece of what is no result to stderr, at once."""
+        self._write(sys.stderr, self.paint(text, "dim", sys.stderr))
+
     def confirm(self, question: str) -> bool:
         """Whether the person at the terminal says yes; where there is none, nobody is asked."""
         if not sys.stdin.isatty():

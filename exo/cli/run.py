@@ -59,19 +59,22 @@ class Answer:
     """An answer as far as it has come."""
 
     text: str = ""
+    thought: str = ""
     finish_reason: str | None = None
     usage: JsonObject | None = None
 
-    def add(self, chunk: JsonObject) -> str:
-        """Take in one chunk of the stream; the text that it adds."""
+    def add(self, chunk: JsonObject) -> tuple[str, str]:
+        """Take in one chunk of the stream; the text that it adds, and what the model thinks."""
         self.usage = chunk.get("usage") or self.usage
         if not chunk["choices"]:
-            return ""
+            return "", ""
         choice = chunk["choices"][0]
         self.finish_reason = choice.get("finish_reason") or self.finish_reason
         piece: str = choice["delta"].get("content") or ""
+        thought: str = choice["delta"].get("reasoning_content") or ""
         self.text += piece
-        return piece
+        self.thought += thought
+        return piece, thought
 
 
 class Chat:
@@ -88,7 +91,7 @@ class Chat:
         """Forget all but the system message."""
         self.messages: list[dict[str, str]] = list(self._system)
 
-    def ask(self, prompt: str, show: Callable[[str], None]) -> Answer:
+    def ask(self, prompt: str, show: Callable[[str, str], None]) -> Answer:
         """Stream the answer through `show`. What was said stays, also when it is interrupted."""
         question = {"role": "user", "content": prompt}
         body = {
@@ -102,7 +105,7 @@ class Chat:
         try:
             with closing(self._api.stream("/v1/chat/completions", body)) as chunks:
                 for chunk in chunks:
-                    show(answer.add(chunk))
+                    show(*answer.add(chunk))
         finally:
             if answer.text:
                 self.messages += [question, {"role": "assistant", "content": answer.text}]
@@ -147,8 +150,19 @@ def _take_turn(chat: Chat, line: str) -> None:
 
 
 def _answer(chat: Chat, prompt: str) -> None:
-    def show(piece: str) -> None:
-        if piece and not out.json:
+    thinking = False
+
+    def show(piece: str, thought: str) -> None:
+        nonlocal thinking
+        if out.json:
+            return
+        if thought and sys.stderr.isatty():
+            thinking = True
+            out.aside(printable(thought))
+        if piece:
+            if thinking:
+                thinking = False
+                out.aside("\n\n")
             out.text(printable(piece) if sys.stdout.isatty() else piece)
 
     answer = chat.ask(prompt, show)
@@ -157,6 +171,7 @@ def _answer(chat: Chat, prompt: str) -> None:
             {
                 "model": chat.model_id,
                 "answer": answer.text,
+                **({"reasoning": answer.thought} if answer.thought else {}),
                 "finish_reason": answer.finish_reason,
                 "usage": answer.usage,
             },

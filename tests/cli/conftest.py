@@ -50,12 +50,12 @@ def paths(home: Path) -> Paths:
 
 @pytest.fixture
 def exo() -> Exo:
-    """Run one command line in this process; `tty` makes stdin a terminal."""
+    """Run one command line in this process; `tty` makes stdin and stderr terminals."""
 
     def call(*words: str, stdin: str = "", tty: bool = False) -> Result:
         with CliRunner().isolation(stdin) as (out, err, _):
             if tty:
-                sys.stdin.isatty = lambda: True
+                sys.stdin.isatty = sys.stderr.isatty = lambda: True
             code = main(words)
             sys.stdout.flush()
             sys.stderr.flush()

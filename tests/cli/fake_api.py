@@ -151,6 +151,7 @@ class FakeApi:
         self.stays_open = True
         self.events: list[dict[str, Any]] = []
         self.answer = ["Hel", "lo."]
+        self.thoughts: list[str] = []
         self.finish_reason: str | None = "stop"
         self.stream_error: dict[str, Any] | None = None
         self.hangs_after: str | None = None
@@ -326,6 +327,10 @@ class FakeApi:
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         self.chats.append(await request.json())
         stream = await self._open_stream(request)
+        for thought in self.thoughts:
+            delta = {"reasoning_content": thought}
+            choice = {"index": 0, "delta": delta, "finish_reason": None}
+            await self._send(stream, {"choices": [choice]})
         for piece in self.answer:
             choice = {"index": 0, "delta": {"content": piece}, "finish_reason": None}
             await self._send(stream, {"choices": [choice]})

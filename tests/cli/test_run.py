@@ -44,6 +44,16 @@ def test_json_is_one_object(exo: Exo, ready: FakeApi) -> None:
     }
 
 
+def test_thoughts_are_for_a_person_at_the_terminal(exo: Exo, ready: FakeApi) -> None:
+    ready.thoughts = ["Well, ", "hello."]
+    result = exo("run", "exo-demo", "Hi?")
+    assert (result.out, result.err) == ("Hello.\n", "")
+    result = exo("run", "exo-demo", "Hi?", tty=True)
+    assert (result.out, result.err) == ("Hello.\n", "Well, hello.\n\n")
+    found = exo("run", "exo-demo", "Hi?", "--json").json()
+    assert (found["answer"], found["reasoning"]) == ("Hello.", "Well, hello.")
+
+
 def test_options_are_fields_of_the_request(exo: Exo, ready: FakeApi) -> None:
     words = ["--system", "Be short.", "--max-tokens", "9", "--temperature", "0", "--seed", "3"]
 
