@@ -12,6 +12,7 @@ from exo.api import (
     middleware,
     models,
     nodes,
+    ollama,
     security,
     stored_images,
 )
@@ -28,6 +29,7 @@ ROUTES: list[Route] = [
     *chat.ROUTES,
     *completions.ROUTES,
     *anthropic.ROUTES,
+    *ollama.ROUTES,
     *images.ROUTES,
     *stored_images.ROUTES,
 ]

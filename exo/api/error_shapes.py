@@ -2,10 +2,11 @@
 
 from typing import Any, Literal
 
-from exo.api.views import ErrorView
+from exo.api.views import ErrorView, View
 from exo.errors import ExoError
 
 ANTHROPIC = "/v1/messages"
+OLLAMA = "/api/"
 _TYPES = {404: "not_found_error", 413: "request_too_large", 503: "overloaded_error"}
 
 
@@ -22,6 +23,20 @@ def anthropic_error(error: ExoError) -> dict[str, Any]:
     return {"type": "error", "error": {**found, "type": kind}}
 
 
+class OllamaErrorView(View):
+    """Ollama's error object."""
+
+    error: str
+
+
+def ollama_error(error: ExoError) -> dict[str, Any]:
+    """An error as Ollama has it, with the field that it is about."""
+    where = f" ({error.param})" if error.param else ""
+    return {"error": f"{error}{where}"}
+
+
 def error_json(error: ExoError, path: str) -> dict[str, Any]:
     """The body that tells of an error at this path."""
+    if path.startswith(OLLAMA):
+        return ollama_error(error)
     return anthropic_error(error) if path.startswith(ANTHROPIC) else error.to_json()

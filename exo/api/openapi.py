@@ -83,6 +83,9 @@ def _responses(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
             },
             "x-data-schema": _schema(route.streams, schemas, "serialization"),
         }
+    if route.lines:
+        media = "application/x-ndjson"
+        content[media] = {"schema": {"type": "string", "contentMediaType": media}}
     responses: dict[str, Any] = {}
     if 501 not in route.errors:
         responses["200"] = {"description": route.summary, "content": content}

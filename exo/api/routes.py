@@ -24,7 +24,8 @@ class _Nothing(BaseModel):
 class Route:
     """`response` is the type of the 200 body; `errors` the other statuses it may answer with,
     with an `error` as their body. `streams` is the type of the `data:` lines where the answer may
-    be an event stream. `form` is the type of a multipart body. `media` are the content types of an
+    be an event stream. With `lines` it may be a stream of lines, each of which is a
+    `response`. `form` is the type of a multipart body. `media` are the content types of an
     answer that is no JSON."""
 
     method: Literal["GET", "POST", "DELETE"]
@@ -37,6 +38,7 @@ class Route:
     form: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
     streams: Any = None
+    lines: bool = False
     media: tuple[str, ...] = ()
     errors: tuple[int, ...] = ()
     error: type[BaseModel] = ErrorView

@@ -16,6 +16,8 @@ T = TypeVar("T")
 class EventStream:
     """An event stream to one client."""
 
+    content_type = "text/event-stream; charset=utf-8"
+
     def __init__(
         self,
         request: web.Request,
@@ -26,7 +28,7 @@ class EventStream:
         self._error_body = error_body
         self.response = web.StreamResponse(
             headers={
-                "Content-Type": "text/event-stream; charset=utf-8",
+                "Content-Type": self.content_type,
                 "Cache-Control": "no-cache",
                 "X-Accel-Buffering": "no",
             }
@@ -76,6 +78,22 @@ class EventStream:
         finally:
             await _close(following, items)
         return False
+
+
+class LineStream(EventStream):
+    """The same as lines of JSON, which have no comments and no mark of their end."""
+
+    content_type = "application/x-ndjson"
+
+    async def send(
+        self, data: dict[str, Any], event_id: int | None = None, event: str | None = None
+    ) -> None:
+        del event_id, event
+        text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+        await self.response.write(f"{text}\n".encode())
+
+    async def comment(self, text: str) -> None:
+        """Nothing can be said meanwhile."""
 
 
 async def _close(following: "asyncio.Future[Any]", items: AsyncIterator[Any]) -> None:
