@@ -4,10 +4,12 @@ If one of these fails after an upgrade, `exo/inference/mlx/adapter.py` is what h
 """
 
 import copy
+import importlib
 import inspect
 from importlib.metadata import version
 
 import mlx.core as mx
+import pytest
 from mlx_lm.models.cache import CacheList, KVCache, RotatingKVCache
 from mlx_lm.tokenizer_utils import StreamingDetokenizer, TokenizerWrapper
 from mlx_lm.utils import load_model, load_tokenizer
@@ -66,3 +68,28 @@ def test_tokenizers_and_detokenizers_have_what_is_used():
         assert hasattr(TokenizerWrapper, name)
     for name in ("add_token", "finalize", "last_segment"):
         assert hasattr(StreamingDetokenizer, name)
+
+
+def test_tokenizers_say_how_their_model_marks_thoughts_and_calls():
+    for name in (
+        "has_tool_calling",
+        "tool_call_start",
+        "tool_call_end",
+        "tool_parser",
+        "think_start",
+        "think_end",
+        "eos_token_ids",
+    ):
+        assert isinstance(inspect.getattr_static(TokenizerWrapper, name), property), name
+    assert parameters(TokenizerWrapper.rfind_think_start) >= {"tokens"}
+    assert parameters(TokenizerWrapper.rfind_think_end) >= {"tokens"}
+
+
+@pytest.mark.parametrize(
+    "name", ["json_tools", "mistral", "qwen3_coder", "glm47", "pythonic", "function_gemma"]
+)
+def test_a_parser_reads_the_text_between_its_marks(name: str):
+    module = importlib.import_module(f"mlx_lm.tool_parsers.{name}")
+    assert isinstance(module.tool_call_start, str)
+    assert isinstance(module.tool_call_end, str)
+    assert len(parameters(module.parse_tool_call)) == 2
