@@ -3,12 +3,14 @@
 As in `exo.inference.engine`, everything is called from the process's main thread only.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Protocol
 
 from exo.inference.engine import OnProgress
 from exo.inference.messages import Load
+from exo.inference.ring.events import Ring
+from exo.inference.ring.frames import Frame
 
 
 @dataclass(frozen=True)
@@ -71,4 +73,34 @@ class ImageEngine(Protocol):
 
     def peak_memory(self) -> int:
         """Bytes at most in use since the last call."""
+        ...
+
+
+class RingImageEngine(ImageEngine, Protocol):
+    """An image engine that can be one rank of several. Rank 0 has the requests, and waits within a
+    step for what the others make of it; they get frames."""
+
+    def facts(self, load: Load) -> dict[str, str]:
+        """What all ranks must have in common, before anything is loaded.
+
+        Raises:
+            ModelInvalid: the files are no model.
+        """
+        ...
+
+    def start(self, ring: Ring, life: int, wait: Callable[[], Frame]) -> None:
+        """Begin to compute over a ring that stands. `wait` gives rank 0 the next frame that comes
+        to it, and raises RingError when that life of the ring is over."""
+        ...
+
+    def stop(self) -> None:
+        """The ring is gone: pictures that are begun raise RingError."""
+        ...
+
+    def receive(self, frame: Frame) -> None:
+        """A rank that is not 0 computes what came from the rank before, and sends on.
+
+        Raises:
+            RingError: it makes no sense here, or the ring broke meanwhile.
+        """
         ...

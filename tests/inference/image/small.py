@@ -38,6 +38,9 @@ from mflux.models.qwen.model.qwen_transformer.qwen_rope import QwenEmbedRopeMLX
 from mflux.models.qwen.model.qwen_transformer.qwen_transformer import QwenTransformer
 from mflux.models.qwen.model.qwen_vae.qwen_image_rms_norm import QwenImageRMSNorm
 from mflux.models.qwen.model.qwen_vae.qwen_vae import QwenVAE
+from mflux.models.qwen.tokenizer.qwen_vision_language_processor import (
+    QwenVisionLanguageProcessor,
+)
 from mflux.models.z_image import z_image_initializer
 from mflux.models.z_image.model.z_image_text_encoder.text_encoder import TextEncoder
 from mflux.models.z_image.model.z_image_transformer.transformer import ZImageTransformer
@@ -223,6 +226,7 @@ def small_mflux() -> ExitStack:
         (qwen_initializer, "QwenTextEncoder", qwen_text_encoder),
         (qwen_initializer, "VisionTransformer", vision_transformer),
         (qwen_initializer, "QwenVAE", qwen_vae),
+        (QwenVisionLanguageProcessor, "__call__", _process),
         (z_image_initializer, "ZImageTransformer", z_image_transformer),
         (z_image_initializer, "TextEncoder", z_image_text_encoder),
         (z_image_initializer, "VAE", partial(vae, z_image_vae.VAE)),
@@ -232,6 +236,15 @@ def small_mflux() -> ExitStack:
 
 
 flux2_vae = partial(vae, Flux2VAE)
+
+
+_whole_process = QwenVisionLanguageProcessor.__call__
+
+
+def _process(self: QwenVisionLanguageProcessor, *, images: list[Any], **given: Any) -> Any:
+    """As mflux's, with smaller pictures: it always looks at 384x384, which are 784 patches."""
+    images = [image.resize((56, 56)) for image in images]
+    return _whole_process(self, images=images, **given)
 
 
 def _normalise(self: AdaLayerNormZero, hidden_states: mx.array, text_embeddings: mx.array) -> Any:

@@ -10,15 +10,20 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 from PIL import Image
 
-from exo.errors import EngineError
+from exo.errors import EngineError, RingError
 from exo.inference.engine import OnProgress
 from exo.inference.image.engine import DrawSpec
 from exo.inference.image.mflux.canvas import to_png
+from exo.inference.image.mflux.facts import facts
 from exo.inference.image.mflux.family import Asked, Encoded, Family, Look, look_alone
-from exo.inference.image.mflux.loading import in_float32, open_family, pack_for, read
+from exo.inference.image.mflux.loading import in_float32, open_family, pack_for, read, read_blocks
 from exo.inference.image.mflux.picture import MfluxPicture
+from exo.inference.image.mflux.ranks import Await, Follower, Head
+from exo.inference.image.mflux.split import Stage
 from exo.inference.kernels.use import use_kernels
 from exo.inference.messages import Load
+from exo.inference.ring.events import Ring
+from exo.inference.ring.frames import Frame
 from exo.models.image_file import read_image_file
 from exo.models.image_folder import read_image_card
 from exo.models.image_traits import ImageTraits
@@ -39,6 +44,9 @@ class MfluxEngine:
         self._family: Family | None = None
         self._traits: ImageTraits | None = None
         self._look: Look | None = None
+        self._stage: Stage | None = None
+        self._rank, self._last = 0, False
+        self._follower: Follower | None = None
         self._encoded: OrderedDict[str, Encoded] = OrderedDict()
 
     def load(self, load: Load, progress: OnProgress) -> int:
@@ -49,7 +57,14 @@ class MfluxEngine:
         if self._kernels is not None or load.cast_float32:
             in_float32(self._family)
         self._traits = card.image
-        size = read(self._family, progress)
+        self._rank = load.rank
+        if load.size > 1:
+            self._stage = Stage(self._family, load.start_layer, load.end_layer)
+            self._last = load.rank == load.size - 1
+        if self._stage and load.rank > 0:
+            size = read_blocks(self._stage.blocks, progress)
+        else:
+            size = read(self._family, progress)
         mx.reset_peak_memory()
         return size
 
@@ -66,12 +81,38 @@ class MfluxEngine:
 
     def begin(self, spec: DrawSpec) -> MfluxPicture:
         family, traits = self._loaded()
-        return MfluxPicture(family, traits, spec, self._encode, self._look or look_alone(family))
+        look = self._look
+        if look is None:
+            if self._stage is not None:
+                raise RingError("The ring of this model's nodes does not stand.", retry_after=2)
+            look = look_alone(family)
+        return MfluxPicture(family, traits, spec, self._encode, look)
 
     def peak_memory(self) -> int:
         peak = mx.get_peak_memory()
         mx.reset_peak_memory()
         return peak
+
+    def facts(self, load: Load) -> dict[str, str]:
+        card = read_image_card(load.path, variant=load.variant or None)
+        return facts(load.path, card.architecture, load.plan)
+
+    def start(self, ring: Ring, life: int, wait: Await) -> None:
+        family, _ = self._loaded()
+        if self._stage is None:
+            raise EngineError("The whole model is here: there is no ring to start.")
+        if self._rank == 0:
+            self._look = Head(self._stage, ring, life, wait).look
+        else:
+            self._follower = Follower(family, self._stage, ring, life, last=self._last)
+
+    def stop(self) -> None:
+        self._look, self._follower = None, None
+
+    def receive(self, frame: Frame) -> None:
+        if self._follower is None:
+            raise RingError(f"A frame of kind {frame.kind.name} came that nobody asked for.")
+        self._follower.receive(frame)
 
     def _loaded(self) -> tuple[Family, ImageTraits]:
         if self._family is None or self._traits is None:

@@ -4,7 +4,7 @@
 # mlx's own stubs leave some parameters untyped.
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import mlx.core as mx
@@ -113,6 +113,15 @@ def read(family: Family, progress: OnProgress) -> int:
     mx.eval([module.parameters() for _, module in family.modules()])
     progress(len(pieces), len(pieces))
     return sum(size_of(module) for _, module in family.modules())
+
+
+def read_blocks(blocks: Sequence[nn.Module], progress: OnProgress) -> int:
+    """Read some blocks alone; return their bytes. What else they need is read when it is."""
+    for done, block in enumerate(blocks):
+        progress(done, len(blocks))
+        mx.eval(block.parameters())
+    progress(len(blocks), len(blocks))
+    return sum(map(size_of, blocks))
 
 
 def size_of(module: nn.Module) -> int:

@@ -167,6 +167,6 @@ def _unpack_value(value: Any, arrays: Sequence[mx.array]) -> Any:
         tag, *rest = cast("list[Any]", value)
         if tag == "array":
             return arrays[rest[0]]
-        parts = [_unpack_value(each, arrays) for each in rest]
+        parts: list[Any] = [_unpack_value(each, arrays) for each in rest]
         return tuple(parts) if tag == "tuple" else parts
     return value

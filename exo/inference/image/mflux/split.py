@@ -12,7 +12,7 @@ What travels between two blocks is one tensor, or two where words and picture ar
 # mlx's own stubs leave some parameters untyped.
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 from mlx import nn
@@ -32,7 +32,7 @@ class Stage:
     def __init__(self, family: Family, start: int, end: int) -> None:
         self._family = family
         self._came: Tensors | None = None
-        self._left: Tensors | None = None
+        self._left: Tensors = ()
         self._exchange: Exchange | None = None
         lists = family.blocks()
         self._total = sum(len(blocks) for blocks in lists)
@@ -43,7 +43,7 @@ class Stage:
         index = 0
         for blocks in lists:
             for place, block in enumerate(blocks):
-                blocks[place] = self._in_place_of(index, block)  # pyright: ignore
+                blocks[place] = self._in_place_of(index, block)
                 index += 1
 
     def look(
@@ -66,24 +66,23 @@ class Stage:
         Raises:
             RingError: they are not what goes into its first block.
         """
-        self._came, self._left = came, None
+        self._came = came
         latents = self._family.noise(0, work.asked)
         try:
             self._family.look(which, step, latents, work.encoded, work.schedule)
-            left = self._left
+            left = [*self._left]
         finally:
-            self._came, self._left = None, None
-        if left is None:
-            raise EngineError("The transformer has not come to the blocks of this rank.")
+            self._came, self._left = None, ()
         mx.eval(*left)
-        return list(left)
+        return left
 
     def _in_place_of(self, index: int, block: nn.Module) -> Any:
         if self._start <= index < self._end:
             self.blocks.append(block)
-            if self._start == 0 and index > 0:
+            first, last = index == self._start, index == self._total - 1
+            if self._start == 0 or not (first or last):
                 return block
-            return _Own(block, self, first=index == self._start > 0, last=index == self._total - 1)
+            return _Own(block, self, first=first, last=last)
         return _Absent(self, at_end=index == self._end, last=index == self._total - 1)
 
     def enter(self, given: Tensors) -> Tensors:
@@ -137,9 +136,9 @@ class _Own(nn.Module):
         if self._first:
             given = self._stage.enter([inputs[name] for name in names])
             inputs = {**inputs, **dict(zip(names, given, strict=True))}
-        result: Any = self.block(**inputs)  # pyright: ignore
+        result = cast("Any", self.block)(**inputs)
         if self._last:
-            self._stage.leave(result if isinstance(result, tuple) else (result,))
+            self._stage.leave((result,) if len(names) == 1 else result)
         return result
 
 
