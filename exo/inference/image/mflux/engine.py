@@ -102,7 +102,7 @@ class MfluxEngine:
         if self._stage is None:
             raise EngineError("The whole model is here: there is no ring to start.")
         if self._rank == 0:
-            self._look = Head(self._stage, ring, life, wait).look
+            self._look = Head(family, self._stage, ring, life, wait).look
         else:
             self._follower = Follower(family, self._stage, ring, life, last=self._last)
 

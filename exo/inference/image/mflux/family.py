@@ -95,14 +95,18 @@ class Family(Protocol):
         ...
 
 
-# Has the transformer look, on this node or on several: which, at which step, at which latents.
-Look = Callable[[Work, int, int, mx.array], mx.array]
+# Has the transformer look as often as a step needs, on this node or on several: at which step, at
+# which latents.
+Look = Callable[[Work, int, mx.array], list[mx.array]]
 
 
 def look_alone(family: Family) -> Look:
     """The whole transformer is on this node."""
 
-    def look(work: Work, which: int, step: int, latents: mx.array) -> mx.array:
-        return family.look(which, step, latents, work.encoded, work.schedule)
+    def look(work: Work, step: int, latents: mx.array) -> list[mx.array]:
+        return [
+            family.look(which, step, latents, work.encoded, work.schedule)
+            for which in range(family.looks(work.encoded, work.schedule))
+        ]
 
     return look

@@ -57,7 +57,6 @@ class MfluxPicture:
         )
         schedule = family.schedule(asked, spec.steps)
         work = Work(asked, schedule, self._encode(asked))
-        looks = range(family.looks(work.encoded, schedule))
         noise = family.noise(spec.seed, asked)
         first = schedule.first_step(self._strength())
         own, may_change = None, None
@@ -68,8 +67,7 @@ class MfluxPicture:
             may_change = family.pack(self._mask.plain(family.channels), asked)
         latents = noise if own is None or not first else schedule.mix(first, own, noise)
         for step in range(first, spec.steps):
-            seen = [self._look(work, which, step, latents) for which in looks]
-            velocity = family.guide(seen, schedule)
+            velocity = family.guide(self._look(work, step, latents), schedule)
             latents = schedule.advance(step, latents, velocity)
             if own is not None and may_change is not None:
                 kept = schedule.mix(step + 1, own, noise)

@@ -1,8 +1,8 @@
 """One picture over several ranks: what they tell each other.
 
-Rank 0 has the words, the VAE and the first blocks. It sends a STEP frame for every look; the one of
-a picture's first look also brings what all its looks have in common. Each rank goes on with its
-own blocks; the last one's RESULT frame goes back to rank 0, which waits for it within the step.
+Rank 0 has the words, the VAE and the first blocks. It sends a STEP frame for every look; that of a
+picture's first look also brings what all its looks have in common. Each rank goes on with its own
+blocks; the last one's RESULT frame goes back to rank 0, which waits for it within the step.
 """
 
 # pyright: reportUnknownMemberType=false
@@ -28,7 +28,8 @@ Await = Callable[[], Frame]
 class Head:
     """Rank 0, over one life of a ring."""
 
-    def __init__(self, stage: Stage, ring: Ring, life: int, wait: Await) -> None:
+    def __init__(self, family: Family, stage: Stage, ring: Ring, life: int, wait: Await) -> None:
+        self._family = family
         self._stage = stage
         self._ring = ring
         self._life = life
@@ -36,29 +37,37 @@ class Head:
         self._told: Work | None = None
         self._number = 0
 
-    def look(self, work: Work, which: int, step: int, latents: mx.array) -> mx.array:
-        """As `Family.look`.
+    def look(self, work: Work, step: int, latents: mx.array) -> list[mx.array]:
+        """All looks of a step. While others go on with one, this rank begins the next.
 
         Raises:
             RingError: the ring is gone.
         """
+        begun = range(self._family.looks(work.encoded, work.schedule))
+        for which in begun:
+            tensors = self._stage.begin(work, which, step, latents)
+            self._send(work, which, step, tensors)
+        return [
+            self._stage.finish(work, which, step, latents, self._answer(which, step))
+            for which in begun
+        ]
 
-        def exchange(tensors: Sequence[mx.array]) -> Sequence[mx.array]:
-            about: list[mx.array] = []
-            said: dict[str, Any] = {"which": which, "step": step}
-            if self._told is not work:
-                self._number += 1
-                said["work"] = _pack_work(work, about)
-            said["number"] = self._number
-            self._ring.send(_frame(Kind.STEP, said, about, tensors), self._life)
-            self._told = work
-            frame = self._wait()
-            answer, _, result = _read(frame, Kind.RESULT)
-            if answer.get("number") != self._number or answer.get("step") != step:
-                raise RingError("The last rank answered what was not asked.")
-            return result
+    def _send(self, work: Work, which: int, step: int, tensors: Sequence[mx.array]) -> None:
+        about: list[mx.array] = []
+        said: dict[str, Any] = {"which": which, "step": step}
+        if self._told is not work:
+            self._number += 1
+            said["work"] = _pack_work(work, about)
+        said["number"] = self._number
+        self._ring.send(_frame(Kind.STEP, said, about, tensors), self._life)
+        self._told = work
 
-        return self._stage.look(work, which, step, latents, exchange)
+    def _answer(self, which: int, step: int) -> list[mx.array]:
+        """What the last rank made of a look that was sent."""
+        said, _, tensors = _read(self._wait(), Kind.RESULT)
+        if said != {"number": self._number, "which": which, "step": step}:
+            raise RingError("The last rank answered what was not asked.")
+        return tensors
 
 
 class Follower:
@@ -89,7 +98,7 @@ class Follower:
             raise RingError("A look at a picture came that was not begun.")
         left = self._stage.go_on(self._work[1], which, step, tensors)
         if self._last:
-            said = {"number": number, "step": step}
+            said = {"number": number, "which": which, "step": step}
             self._ring.send(_frame(Kind.RESULT, said, [], left), self._life)
         else:
             self._ring.send(_frame(Kind.STEP, said, about, left), self._life)
@@ -166,7 +175,7 @@ def _unpack_value(value: Any, arrays: Sequence[mx.array]) -> Any:
     if isinstance(value, list):
         tag, *rest = cast("list[Any]", value)
         if tag == "array":
-            return arrays[rest[0]]
+            return arrays[int(rest[0])]
         parts: list[Any] = [_unpack_value(each, arrays) for each in rest]
         return tuple(parts) if tag == "tuple" else parts
     return value

@@ -11,7 +11,7 @@ What travels between two blocks is one tensor, or two where words and picture ar
 # pyright: reportUnknownMemberType=false
 # mlx's own stubs leave some parameters untyped.
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import mlx.core as mx
@@ -21,8 +21,6 @@ from exo.errors import EngineError, RingError
 from exo.inference.image.mflux.family import Family, Work
 
 Tensors = Sequence[mx.array]
-# Rank 0's: gives others what they go on with, and waits for what comes of it.
-Exchange = Callable[[Tensors], Tensors]
 
 
 class Stage:
@@ -33,7 +31,6 @@ class Stage:
         self._family = family
         self._came: Tensors | None = None
         self._left: Tensors = ()
-        self._exchange: Exchange | None = None
         lists = family.blocks()
         self._total = sum(len(blocks) for blocks in lists)
         if not 0 <= start < end <= self._total:
@@ -46,19 +43,20 @@ class Stage:
                 blocks[place] = self._in_place_of(index, block)
                 index += 1
 
-    def look(
-        self, work: Work, which: int, step: int, latents: mx.array, exchange: Exchange
-    ) -> mx.array:
-        """Rank 0: the whole look, the others' part of it by `exchange`.
+    def begin(self, work: Work, which: int, step: int, latents: mx.array) -> list[mx.array]:
+        """Rank 0: a look up to the end of its own blocks; what the next rank goes on with,
+        evaluated."""
+        return self._left_of(work, which, step, latents)
 
-        Raises:
-            RingError: from `exchange`.
-        """
-        self._came, self._exchange = None, exchange
+    def finish(
+        self, work: Work, which: int, step: int, latents: mx.array, came: Tensors
+    ) -> mx.array:
+        """Rank 0: the look, where `came` is what the last block gave."""
+        self._came = came
         try:
             return self._family.look(which, step, latents, work.encoded, work.schedule)
         finally:
-            self._came, self._exchange = None, None
+            self._came, self._left = None, ()
 
     def go_on(self, work: Work, which: int, step: int, came: Tensors) -> list[mx.array]:
         """Any other rank: what comes of these tensors after its own blocks, evaluated.
@@ -67,12 +65,14 @@ class Stage:
             RingError: they are not what goes into its first block.
         """
         self._came = came
-        latents = self._family.noise(0, work.asked)
         try:
-            self._family.look(which, step, latents, work.encoded, work.schedule)
-            left = [*self._left]
+            return self._left_of(work, which, step, self._family.noise(0, work.asked))
         finally:
-            self._came, self._left = None, ()
+            self._came = None
+
+    def _left_of(self, work: Work, which: int, step: int, latents: mx.array) -> list[mx.array]:
+        self._family.look(which, step, latents, work.encoded, work.schedule)
+        left, self._left = [*self._left], ()
         mx.eval(*left)
         return left
 
@@ -93,16 +93,12 @@ class Stage:
         return came
 
     def leave(self, tensors: Tensors) -> None:
-        """After the last block of this rank: to the next one, if this is not rank 0 itself."""
-        if self._exchange is None:
-            self._left = tensors
-            return
-        mx.eval(*tensors)
-        self._came = self._exchange(tensors)
+        """After the last block of this rank."""
+        self._left = tensors
 
     def returned(self, given: Tensors) -> Tensors:
-        """On rank 0, what came back after the last block of all; others do not need it."""
-        return given if self._exchange is None or self._came is None else self._came
+        """After the last block of all: on rank 0, what came back; others do not need it."""
+        return given if self._start or self._came is None else self.enter(given)
 
 
 class _Absent:
