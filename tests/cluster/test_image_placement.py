@@ -3,8 +3,11 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from exo.cluster.placement import LayerRange, Wanted, options, place
+from exo.cluster.placement import LayerRange, NodeResources, Wanted, options, place
+from exo.cluster.placement.image import shared_out
 from exo.cluster.state import Draft, InstanceMeta, Sharding
 from exo.errors import ModelNotFound, PlacementImpossible
 from exo.models.shipped import shipped_card
@@ -77,6 +80,7 @@ def test_the_options_are_what_is_placed():
         (Wanted(sharding=Sharding.TENSOR), "sharding"),
         (Wanted(instance_meta=InstanceMeta.MLX_RING), "instance_meta"),
         (Wanted(min_nodes=3), "min_nodes"),
+        (Wanted(instance_meta=InstanceMeta.MLX_JACCL), "instance_meta"),
         (Wanted(layers=(LayerRange(node="a", start_layer=0, end_layer=9),)), "layers"),
     ],
 )
@@ -92,3 +96,66 @@ def test_a_node_can_be_named():
     assert place(KLEIN, Wanted(nodes=("a",)), nodes).shards[0].node_id == "a"
     layers = (LayerRange(node="a", start_layer=0, end_layer=25),)
     assert place(KLEIN, Wanted(layers=layers), nodes).shards[0].node_id == "a"
+
+
+def several(*free: int, flops: tuple[float, ...] = ()) -> list[NodeResources]:
+    """Nodes a, b, … with so many GiB free."""
+    paces = flops or (1e11,) * len(free)
+    return [
+        replace(resources(gib * GIB, node_id=name, kind="metal"), device=device("metal", pace))
+        for name, gib, pace in zip("abcdef", free, paces, strict=False)
+    ]
+
+
+def test_what_fits_on_no_node_is_split_over_the_fewest():
+    nodes = several(30, 26, 22)
+    shards = place(FLUX, Wanted(), nodes).shards
+    assert [shard.node_id for shard in shards] == ["a", "b"]
+    assert (shards[0].start_layer, shards[-1].end_layer) == (0, 57)
+    assert shards[0].end_layer == shards[1].start_layer
+    assert all(shard.memory <= node.free_memory for shard, node in zip(shards, nodes, strict=False))
+    placement = place(FLUX, Wanted(), several(24, 14, 14))
+    assert len(placement.shards) == 3
+    assert placement.instance_meta is InstanceMeta.TCP
+
+
+def test_more_nodes_are_used_if_that_is_asked_for():
+    nodes = several(64, 64, 64)
+    assert len(place(KLEIN, Wanted(), nodes).shards) == 1
+    assert len(place(KLEIN, Wanted(min_nodes=3), nodes).shards) == 3
+    assert len(place(KLEIN, Wanted(instance_meta=InstanceMeta.TCP), nodes).shards) == 2
+
+
+def test_blocks_by_hand():
+    layers = (
+        LayerRange(node="b", start_layer=0, end_layer=5),
+        LayerRange(node="a", start_layer=5, end_layer=25),
+    )
+    shards = place(KLEIN, Wanted(layers=layers), several(64, 64)).shards
+    assert [(s.node_id, s.start_layer, s.end_layer) for s in shards] == [("b", 0, 5), ("a", 5, 25)]
+    with pytest.raises(PlacementImpossible, match="for blocks 0 to 4"):
+        place(KLEIN, Wanted(layers=layers), several(64, 4))
+
+
+def test_previews_say_why_fewer_nodes_are_not_enough():
+    found = options(FLUX, Wanted(), several(30, 26, 22))
+    assert [(each.nodes, each.placement is None) for each in found] == [(1, True), (2, False)]
+    assert "needs" in str(found[0].reason)
+    (_, two) = options(FLUX, Wanted(), several(8, 8))
+    assert "does not fit over 2 nodes" in str(two.reason)
+
+
+@given(st.data())
+def test_every_block_is_shared_out_once(data: st.DataObject):
+    rooms = data.draw(st.lists(st.integers(1, 30), min_size=1, max_size=6))
+    paces = data.draw(
+        st.lists(st.floats(1, 1e3), min_size=len(rooms), max_size=len(rooms)), label="paces"
+    )
+    blocks = data.draw(st.integers(len(rooms), sum(rooms)))
+    counts = shared_out(blocks, rooms, paces)
+    assert sum(counts) == blocks
+    assert all(1 <= count <= room for count, room in zip(counts, rooms, strict=True))
+
+
+def test_a_node_that_is_twice_as_fast_gets_twice_as_much():
+    assert shared_out(30, [30, 30], [1.0, 2.0]) == [10, 20]

@@ -11,7 +11,7 @@ split     the best cuts for one order of nodes
 plan      a placement made of shares, whoever chose them
 pipeline  the best pipeline over each number of nodes
 tensor    the best split by tensors over each number of nodes
-image     the best node for an image model
+image     the best nodes for an image model
 options   everything above, for one that is placed and for those that are shown
 """
 

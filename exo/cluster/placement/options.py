@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from exo.cluster.placement.choose import candidates, check_tensors, manual
-from exo.cluster.placement.image import place_image
+from exo.cluster.placement.image import image_options, place_image
 from exo.cluster.placement.pipeline import pipelines, planned
 from exo.cluster.placement.plan import Ask, Planned, Share, plan
 from exo.cluster.placement.tensor import tensors
@@ -73,7 +73,7 @@ def options(
         ModelNotFound: no node has its weights.
     """
     if card.image is not None:
-        return [_image_option(card, wanted, nodes)]
+        return _image_options(card, wanted, nodes)
     try:
         found = _found(Ask(card, wanted, links), candidates(card, wanted, nodes))
     except PlacementImpossible as error:
@@ -82,12 +82,20 @@ def options(
     return [*pipelines, *_tensor_options(card, wanted, nodes, links)]
 
 
-def _image_option(card: ModelCard, wanted: Wanted, nodes: Sequence[NodeResources]) -> Option:
+def _image_options(card: ModelCard, wanted: Wanted, nodes: Sequence[NodeResources]) -> list[Option]:
+    found: Mapping[int, Placement | PlacementImpossible]
     try:
-        placement = place_image(card, wanted, nodes)
+        found = image_options(card, wanted, candidates(card, wanted, nodes))
     except PlacementImpossible as error:
-        return Option(Sharding.PIPELINE, InstanceMeta.LOCAL, 1, None, error.message)
-    return Option(Sharding.PIPELINE, InstanceMeta.LOCAL, 1, placement, None)
+        found = {wanted.min_nodes: error}
+    rows: list[Option] = []
+    for size, each in found.items():
+        meta = InstanceMeta.LOCAL if size == 1 else InstanceMeta.TCP
+        if isinstance(each, Placement):
+            rows.append(Option(Sharding.PIPELINE, meta, size, each, None))
+        else:
+            rows.append(Option(Sharding.PIPELINE, meta, size, None, each.message))
+    return rows
 
 
 def _tensor_options(

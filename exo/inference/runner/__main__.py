@@ -20,11 +20,12 @@ from typing import NoReturn, cast
 
 from exo.errors import EngineError, ExoError
 from exo.inference.engine import Engine, RingEngine
-from exo.inference.image.engine import ImageEngine
+from exo.inference.image.engine import ImageEngine, RingImageEngine
 from exo.inference.image.service import DrawService
 from exo.inference.messages import Failed, Hello, Load, WireError
 from exo.inference.runner.alone import load_whole, serve_forever, tell_drafts, wants_memory
 from exo.inference.runner.drawing import draw_forever
+from exo.inference.runner.drawing_ring import DrawingRank
 from exo.inference.runner.grouped import GroupedRunner
 from exo.inference.runner.link import Link, log
 from exo.inference.runner.ranked import RankedRunner
@@ -105,6 +106,8 @@ def run_drawing(link: Link, name: str, load: Load) -> NoReturn:
     """Load an image model, then draw."""
     try:
         engine = make_image_engine(name)
+        if load.size > 1:
+            draw_ranked(link, cast("RingImageEngine", engine), load)
         load_whole(link, engine, load)
     except ExoError as error:
         give_up(link, error)
@@ -113,6 +116,22 @@ def run_drawing(link: Link, name: str, load: Load) -> NoReturn:
     try:
         draw_forever(link, service)
     except _FAILURES as error:
+        fail(link, service, error)
+
+
+def draw_ranked(link: Link, engine: RingImageEngine, load: Load) -> NoReturn:
+    """Join the ring, load this rank's blocks, then compute what comes round."""
+    service = DrawService(engine, load.max_queue, time.monotonic)
+    rank = DrawingRank(link, engine, load, service)
+    try:
+        rank.announce()
+        start_reader(link, None)
+        rank.serve_forever()
+    except ExoError as error:
+        rank.leave()
+        give_up(link, error)
+    except _FAILURES as error:
+        rank.leave()
         fail(link, service, error)
 
 

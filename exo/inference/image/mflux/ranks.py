@@ -47,10 +47,7 @@ class Head:
         for which in begun:
             tensors = self._stage.begin(work, which, step, latents)
             self._send(work, which, step, tensors)
-        return [
-            self._stage.finish(work, which, step, latents, self._answer(which, step))
-            for which in begun
-        ]
+        return [self._finish(work, which, step, latents) for which in begun]
 
     def _send(self, work: Work, which: int, step: int, tensors: Sequence[mx.array]) -> None:
         about: list[mx.array] = []
@@ -62,12 +59,18 @@ class Head:
         self._ring.send(_frame(Kind.STEP, said, about, tensors), self._life)
         self._told = work
 
-    def _answer(self, which: int, step: int) -> list[mx.array]:
-        """What the last rank made of a look that was sent."""
-        said, _, tensors = _read(self._wait(), Kind.RESULT)
-        if said != {"number": self._number, "which": which, "step": step}:
-            raise RingError("The last rank answered what was not asked.")
-        return tensors
+    def _finish(self, work: Work, which: int, step: int, latents: mx.array) -> mx.array:
+        """Go on with what the last rank made of a look that was sent."""
+        frame = self._wait()
+        try:
+            said, _, tensors = _read(frame, Kind.RESULT)
+            if said != {"number": self._number, "which": which, "step": step}:
+                raise RingError("The last rank answered what was not asked.")
+            return self._stage.finish(work, which, step, latents, tensors)
+        except RingError as error:
+            # What else is on its way would not be what is asked next.
+            self._ring.give_up(error.message)
+            raise
 
 
 class Follower:
