@@ -1,18 +1,13 @@
-"""One picture over several ranks is the picture of one. Mostly all ranks are in this process and
-thread: to send is to have the next rank compute."""
+"""One picture over several ranks is the picture of one. All ranks are in this process and thread:
+to send is to have the next rank compute."""
 
-import hashlib
 import json
 import shutil
 import struct
-import subprocess
-import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mflux.models.common.config.model_config import ModelConfig
@@ -20,10 +15,8 @@ from mflux.models.common.config.model_config import ModelConfig
 from exo.errors import EngineError, RingError
 from exo.inference.image.mflux.engine import MfluxEngine
 from exo.inference.kernels.use import use_kernels
-from exo.inference.ring.events import Neighbour, RingSpec
 from exo.inference.ring.frames import Frame, Kind
 from exo.models.image_variants import VARIANTS
-from tests.inference.image import ring_process
 from tests.inference.image.conftest import Engines, Folders, draw, load_of, noise_png, spec_of
 
 # Blocks of the tiny models: 2 + 2, 1 + 2, 2, 2.
@@ -227,63 +220,3 @@ def test_a_cut_must_leave_blocks(folders: Folders) -> None:
     )
     with pytest.raises(EngineError):
         engine.load(load, lambda *_: None)
-
-
-@pytest.mark.parametrize("bounds", [[0, 1, 2, 3]])
-def test_processes_over_the_encrypted_ring_draw_the_picture_of_one(
-    folders: Folders, bounds: list[int]
-) -> None:
-    """And one that is killed ends the picture with an error, not never."""
-    variant = ring_process.VARIANT
-    with _processes(folders(variant), bounds) as ranks:
-        said = json.loads(ranks[0].stdout.readline())
-        assert said["drawn"] == _alone(folders(variant))
-        ranks[-1].kill()
-        ranks[0].stdin.write("\n")
-        ranks[0].stdin.flush()
-        assert "ring" in json.loads(ranks[0].stdout.readline())["error"]
-
-
-@contextmanager
-def _processes(folder: Path, bounds: list[int]) -> Iterator[list[Any]]:
-    """The ranks of a ring that is being formed."""
-    size = len(bounds) - 1
-    command = [sys.executable, "-m", ring_process.__name__, str(folder)]
-    ranks: list[Any] = [
-        subprocess.Popen(
-            [*command, str(rank), json.dumps(bounds)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(size)
-    ]
-    try:
-        said = [json.loads(rank.stdout.readline()) for rank in ranks]
-        neighbours = [
-            Neighbour(rank=rank, hosts=["127.0.0.1"], **each) for rank, each in enumerate(said)
-        ]
-        for rank, process in enumerate(ranks):
-            spec = RingSpec(
-                epoch="one",
-                previous=neighbours[rank - 1],
-                following=neighbours[(rank + 1) % size],
-            )
-            process.stdin.write(spec.model_dump_json() + "\n")
-            process.stdin.flush()
-        yield ranks
-    finally:
-        for process in ranks:
-            process.kill()
-            process.communicate()
-
-
-def _alone(folder: Path) -> str:
-    kept = ModelConfig.precision
-    try:
-        engine = MfluxEngine()
-        engine.load(load_of(folder), lambda *_: None)
-        drawn = draw(engine, spec_of(ring_process.VARIANT, steps=3))
-    finally:
-        ModelConfig.precision = kept
-    return hashlib.sha256(drawn).hexdigest()
