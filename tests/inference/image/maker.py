@@ -124,7 +124,7 @@ def _describe(folder: Path, variant: str, *, hub: bool) -> None:
     if VARIANTS[variant].family == "flux2":
         said |= small.FLUX2
     if VARIANTS[variant].family == "flux":
-        said["max_sequence_length"] = 32
+        said["max_sequence_length"] = 64
     (folder / "exo.json").write_text(json.dumps(said))
     if hub:
         index = {"_class_name": VARIANTS[variant].pipelines[0]}

@@ -209,7 +209,7 @@ FLUX2 = {
         "head_dim": 16,
     },
     "vae_norm_groups": VAE_GROUPS,
-    "max_sequence_length": 32,
+    "max_sequence_length": 64,
 }
 
 

@@ -25,7 +25,6 @@ PLANS = {
     "flux.1-kontext-dev": [(1,)],
     "flux.2-klein-base-4b": [(1,), (2,), (1, 2)],
     "qwen-image": [(1,)],
-    "qwen-image-edit": [(1,)],
     "qwen-image-edit-2511": [(1,)],
     "z-image": [(1,)],
 }

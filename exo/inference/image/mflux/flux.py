@@ -18,6 +18,7 @@ from PIL import Image
 
 from exo.inference.image.mflux.family import Asked, Encoded
 from exo.inference.image.mflux.schedule import LINEAR, Schedule
+from exo.inference.image.mflux.words import check_length
 
 
 class Flux:
@@ -54,6 +55,8 @@ class Flux:
         )
 
     def encode(self, asked: Asked) -> Encoded:
+        # CLIP reads the beginning alone, and by design.
+        check_length(self._model.tokenizers["t5"], asked.prompt)
         words, pooled = PromptEncoder.encode_prompt(
             prompt=asked.prompt,
             prompt_cache={},

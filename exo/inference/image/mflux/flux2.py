@@ -18,6 +18,7 @@ from PIL import Image
 
 from exo.inference.image.mflux.family import Asked, Encoded
 from exo.inference.image.mflux.schedule import EULER, Schedule
+from exo.inference.image.mflux.words import check_length
 
 # Of which layers of the text encoder the transformer reads the outputs.
 _LAYERS = (9, 18, 27)
@@ -71,7 +72,8 @@ class Flux2:
     def encode(self, asked: Asked) -> Encoded:
         encoded: Encoded = {"ids": self._ids(asked), "words": [self._words(asked.prompt)]}
         if asked.guidance > 1:
-            encoded["words"].append(self._words(asked.negative_prompt or " "))
+            words = self._words(asked.negative_prompt or " ", "negative_prompt")
+            encoded["words"].append(words)
         if asked.images:
             encoded["reference"], encoded["reference_ids"] = (
                 _Flux2KleinEditHelpers.prepare_reference_image_conditioning(
@@ -127,8 +129,9 @@ class Flux2:
         shape = (1, asked.height // 16, asked.width // 16, latents.shape[-1])
         return self._model.vae.decode_packed_latents(latents.reshape(shape).transpose(0, 3, 1, 2))
 
-    def _words(self, text: str) -> tuple[mx.array, mx.array]:
+    def _words(self, text: str, param: str = "prompt") -> tuple[mx.array, mx.array]:
         """The embeddings of a prompt, and their positions."""
+        check_length(self._model.tokenizers["qwen3"], text, length=self._length, param=param)
         return Flux2PromptEncoder.encode_prompt(
             prompt=text,
             tokenizer=self._model.tokenizers["qwen3"],

@@ -21,6 +21,7 @@ from PIL import Image
 
 from exo.inference.image.mflux.family import Asked, Encoded
 from exo.inference.image.mflux.schedule import LINEAR, Schedule
+from exo.inference.image.mflux.words import check_length
 
 
 class Qwen:
@@ -69,11 +70,14 @@ class Qwen:
             inputs = {"qwen_image_ids": ids, "cond_image_grid": grid if number > 1 else grid[0]}
             inputs["reference"] = reference
         else:
+            tokenizer = self._model.tokenizers["qwen"]
+            check_length(tokenizer, asked.prompt)
+            check_length(tokenizer, asked.negative_prompt or " ", param="negative_prompt")
             words = QwenPromptEncoder.encode_prompt(
                 prompt=asked.prompt,
                 negative_prompt=asked.negative_prompt or " ",
                 prompt_cache={},
-                qwen_tokenizer=self._model.tokenizers["qwen"],
+                qwen_tokenizer=tokenizer,
                 qwen_text_encoder=self._model.text_encoder,
             )
         return {"inputs": inputs, "words": [words[:2], words[2:]]}

@@ -17,6 +17,7 @@ from PIL import Image
 
 from exo.inference.image.mflux.family import Asked, Encoded
 from exo.inference.image.mflux.schedule import EULER, LINEAR, Schedule
+from exo.inference.image.mflux.words import check_length
 
 
 class ZImage:
@@ -53,7 +54,8 @@ class ZImage:
     def encode(self, asked: Asked) -> Encoded:
         encoded: Encoded = {"words": [self._words(asked.prompt)]}
         if asked.guidance > 1:
-            encoded["words"].append(self._words(asked.negative_prompt or " "))
+            words = self._words(asked.negative_prompt or " ", "negative_prompt")
+            encoded["words"].append(words)
         return encoded
 
     def noise(self, seed: int, asked: Asked) -> mx.array:
@@ -91,7 +93,8 @@ class ZImage:
         plain = ZImageLatentCreator.unpack_latents(latents, asked.height, asked.width)
         return VAEUtil.decode(self._model.vae, plain)
 
-    def _words(self, text: str) -> mx.array:
+    def _words(self, text: str, param: str = "prompt") -> mx.array:
+        check_length(self._model.tokenizers["z_image"], text, param=param)
         return PromptEncoder.encode_prompt(
             prompt=text,
             tokenizer=self._model.tokenizers["z_image"],
