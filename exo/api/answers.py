@@ -1,12 +1,14 @@
 """Answers put together from what comes of a request, for APIs that send them whole."""
 
+import json
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 from exo.cluster.requests import Output
 from exo.errors import EngineError
 from exo.inference.messages import Finished
-from exo.inference.types import Delta, FinishReason, Stats, TokenLogprob
+from exo.inference.types import Delta, FinishReason, Stats, TokenLogprob, ToolCall
 
 
 @dataclass
@@ -15,6 +17,15 @@ class MadeCall:
 
     name: str
     arguments: str = ""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The arguments, read; none, where the answer was cut before they were complete."""
+        try:
+            found: Any = json.loads(self.arguments)
+        except ValueError:
+            return {}
+        return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
 
 
 @dataclass
@@ -35,9 +46,14 @@ class Collected:
         self.stop = delta.stop or self.stop
         self.finish_reason = delta.finish_reason or self.finish_reason
         for call in delta.calls:
-            if call.name is not None:
-                self.calls.append(MadeCall(call.name))
-            self.calls[call.index].arguments += call.arguments
+            add_call(self.calls, call)
+
+
+def add_call(calls: list[MadeCall], piece: ToolCall) -> None:
+    """Take in a piece of a call, the first of which has its name."""
+    if piece.name is not None:
+        calls.append(MadeCall(piece.name))
+    calls[piece.index].arguments += piece.arguments
 
 
 async def collect(outputs: AsyncGenerator[Output], n: int) -> tuple[list[Collected], Stats]:

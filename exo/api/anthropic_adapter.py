@@ -269,19 +269,11 @@ def content_of(answer: Collected) -> list[dict[str, Any]]:
         blocks.append({"type": "thinking", "thinking": answer.reasoning, "signature": ""})
     if answer.text:
         blocks.append({"type": "text", "text": answer.text, "citations": None})
-    for call in answer.calls:
-        found = _arguments(call.arguments)
-        blocks.append({"type": "tool_use", "id": tool_id(), "name": call.name, "input": found})
+    blocks += (
+        {"type": "tool_use", "id": tool_id(), "name": call.name, "input": call.fields}
+        for call in answer.calls
+    )
     return blocks
-
-
-def _arguments(text: str) -> dict[str, Any]:
-    """The arguments of a call; none, where the answer was cut before they were complete."""
-    try:
-        found: Any = json.loads(text)
-    except ValueError:
-        return {}
-    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
 
 
 def usage_of(stats: Stats) -> MessageUsage:

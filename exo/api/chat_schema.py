@@ -1,7 +1,7 @@
 """OpenAI's chat request (https://platform.openai.com/docs/api-reference/chat), as far as exo
 honours it (`unsupported` refuses the rest by name)."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -200,13 +200,11 @@ class StructuredOutputs(Part):
         return self
 
 
-class ChatRequest(Part):
-    """The body of a chat completion."""
+class SampledRequest(Part):
+    """What chat completions and the older completions both take."""
 
     model: str = Field(min_length=1)
-    messages: list[Message] = Field(min_length=1)
     max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=0)
@@ -217,17 +215,31 @@ class ChatRequest(Part):
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     repetition_penalty: float | None = Field(None, gt=0, le=10)
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     n: int | None = Field(None, ge=1, le=MAX_ANSWERS)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: Label | None = None
+    structured_outputs: StructuredOutputs | None = None
+    use_prefix_cache: bool = True
+
+    @model_validator(mode="after")
+    def _streams(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise clash("stream_options", "stream_options is only allowed when stream is true")
+        return self
+
+
+class ChatRequest(SampledRequest):
+    """The body of a chat completion."""
+
+    messages: list[Message] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     safety_identifier: Label | None = None
     prompt_cache_key: Label | None = None
     metadata: Metadata | None = None
     response_format: ResponseFormat | None = None
-    structured_outputs: StructuredOutputs | None = None
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
@@ -235,14 +247,11 @@ class ChatRequest(Part):
     enable_thinking: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     continue_final_message: bool | None = None
-    use_prefix_cache: bool = True
 
     @model_validator(mode="after")
     def _fits_together(self) -> "ChatRequest":
         if self.top_logprobs is not None and not self.logprobs:
             raise clash("top_logprobs", "top_logprobs needs logprobs to be true")
-        if self.stream_options is not None and not self.stream:
-            raise clash("stream_options", "stream_options is only allowed when stream is true")
         free = self.response_format is None or self.response_format.type == "text"
         if self.structured_outputs is not None and not free:
             raise clash(

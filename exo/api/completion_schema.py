@@ -7,13 +7,10 @@ from pydantic import Field, model_validator
 
 from exo.api.chat_schema import (
     MAX_ANSWERS,
-    MAX_STOPS,
     MAX_TOP_LOGPROBS,
-    Label,
     Message,
     Part,
-    StreamOptions,
-    StructuredOutputs,
+    SampledRequest,
     Tool,
     clash,
 )
@@ -25,37 +22,19 @@ Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 Text = Annotated[str, Field(min_length=1)]
 
 
-class CompletionRequest(Part):
+class CompletionRequest(SampledRequest):
     """The body of a completion. `suffix` and `best_of` ask for nothing only."""
 
-    model: str = Field(min_length=1)
     prompt: (
         Text
         | Annotated[list[Text], Field(min_length=1, max_length=MAX_ANSWERS)]
         | Tokens
         | Annotated[list[Tokens], Field(min_length=1, max_length=MAX_ANSWERS)]
     )
-    max_tokens: int | None = Field(None, ge=1)
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=0)
-    min_p: float | None = Field(None, ge=0, le=1)
-    seed: int | None = Field(None, ge=-(2**63), lt=2**64)
-    stop: str | Annotated[list[str], Field(max_length=MAX_STOPS)] | None = None
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    repetition_penalty: float | None = Field(None, gt=0, le=10)
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
     logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
-    n: int | None = Field(None, ge=1, le=MAX_ANSWERS)
     best_of: int | None = Field(None, ge=1)
     echo: bool | None = None
     suffix: Literal[""] | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    user: Label | None = None
-    structured_outputs: StructuredOutputs | None = None
-    use_prefix_cache: bool = True
 
     @property
     def prompts(self) -> list[str | list[int]]:
@@ -67,8 +46,6 @@ class CompletionRequest(Part):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "CompletionRequest":
-        if self.stream_options is not None and not self.stream:
-            raise clash("stream_options", "stream_options is only allowed when stream is true")
         if self.best_of is not None and self.best_of != (self.n or 1):
             raise clash("best_of", "best_of other than n is not supported")
         if self.echo and self.logprobs is not None:

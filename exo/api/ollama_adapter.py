@@ -4,9 +4,9 @@ import hashlib
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
-from exo.api.answers import MadeCall
+from exo.api.answers import MadeCall, add_call
 from exo.api.ollama_schema import (
     Ask,
     CalledTool,
@@ -33,7 +33,6 @@ from exo.inference.types import (
     GenerateRequest,
     Stats,
     TokenLogprob,
-    ToolCall,
     ToolUse,
 )
 from exo.models.card import ModelCard
@@ -172,7 +171,7 @@ class Speaker:
         """What is new; nothing, if that is a part of a call or nothing at all."""
         self._reason = delta.finish_reason or self._reason
         for call in delta.calls:
-            self._add(call)
+            add_call(self._calls, call)
         calls = self._complete(last=delta.finish_reason is not None)
         if not (delta.text or delta.reasoning or delta.logprobs or calls):
             return None
@@ -183,7 +182,7 @@ class Speaker:
         for delta in deltas:
             self._reason = delta.finish_reason or self._reason
             for call in delta.calls:
-                self._add(call)
+                add_call(self._calls, call)
         text = "".join(delta.text for delta in deltas)
         thought = "".join(delta.reasoning for delta in deltas)
         logprobs = [each for delta in deltas for each in delta.logprobs]
@@ -199,19 +198,13 @@ class Speaker:
         update = {"done": True, "done_reason": "load"}
         return self._said("", "", [], []).model_copy(update=update)
 
-    def _add(self, call: ToolCall) -> None:
-        if call.name is not None:
-            self._calls.append(MadeCall(call.name))
-        self._calls[call.index].arguments += call.arguments
-
     def _complete(self, *, last: bool) -> list[ToolSaid]:
         """Calls that have come to their end: another has begun, or the answer has ended."""
         end = len(self._calls) if last else max(len(self._calls) - 1, 0)
         calls = self._calls[self._told : end]
         self._told = max(end, self._told)
         return [
-            ToolSaid(function=FunctionSaid(name=call.name, arguments=_arguments(call.arguments)))
-            for call in calls
+            ToolSaid(function=FunctionSaid(name=call.name, arguments=call.fields)) for call in calls
         ]
 
     def _said(
@@ -248,15 +241,6 @@ def _token(found: TokenLogprob) -> TokenSaid:
     return TokenSaid(
         token=found.token, logprob=found.logprob, bytes=list(found.raw), top_logprobs=top
     )
-
-
-def _arguments(text: str) -> dict[str, Any]:
-    """The arguments of a call; none, where the answer was cut before they were complete."""
-    try:
-        found: Any = json.loads(text)
-    except ValueError:
-        return {}
-    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
 
 
 def _nanoseconds(seconds: float) -> int:

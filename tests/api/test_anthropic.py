@@ -15,8 +15,10 @@ from exo.api.anthropic_stream import Blocks
 from exo.api.error_shapes import error_json
 from exo.api.routes import validate
 from exo.errors import ModelNotFound, QueueFull, RequestError, Unavailable
-from exo.inference.types import Delta, FinishReason, GenerateRequest, Stats, ToolCall
+from exo.inference.types import FinishReason, GenerateRequest, Stats
 from tests.cluster.factory import card
+
+from .said import SAID, delta
 
 USER = {"role": "user", "content": "hi"}
 TOOL = {"name": "f", "description": "Does it.", "input_schema": {"type": "object"}}
@@ -231,20 +233,7 @@ def test_a_last_turn_of_the_assistant_is_continued():
     assert to_count(counting, "r").dry
 
 
-def delta(**fields: Any) -> Delta:
-    return Delta(request_id="r", **fields)
-
-
-DELTAS = [
-    delta(reasoning="We"),
-    delta(reasoning="ll"),
-    delta(text="I "),
-    delta(),
-    delta(text="ask"),
-    delta(calls=[ToolCall(index=0, name="f"), ToolCall(index=0, arguments='{"a"')]),
-    delta(calls=[ToolCall(index=0, arguments=": 1}"), ToolCall(index=1, name="g", arguments="{}")]),
-    delta(finish_reason=FinishReason.TOOL_CALLS),
-]
+DELTAS = [delta(reasoning="We"), delta(reasoning="ll"), *SAID]
 
 
 def test_a_stream_opens_and_closes_a_block_for_each_kind():

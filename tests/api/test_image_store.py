@@ -166,14 +166,24 @@ async def test_no_room_for_addresses(tmp_path: Path):
         await paint.generate(response_format="b64_json")
 
 
-async def test_what_an_earlier_life_left_is_cleaned_at_the_start(tmp_path: Path):
+async def test_what_an_earlier_life_left_is_cleaned_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     folder = tmp_path / "images"
+    loop, cleaned, clean = asyncio.get_running_loop(), asyncio.Event(), ImageStore.clean
+
+    def told(store: ImageStore, **given: bool) -> float | None:
+        left = clean(store, **given)
+        loop.call_soon_threadsafe(cleaned.set)
+        return left
+
+    monkeypatch.setattr(ImageStore, "clean", told)
     [expired] = ImageStore(folder, 1000).save([b"x"], "png")
     path = folder / f"{expired}.png"
     os.utime(path, (0, 0))
     async with studio(folder):
-        while path.exists():  # noqa: ASYNC110  a file tells nobody that it goes
-            await asyncio.sleep(0.01)
+        await cleaned.wait()
+    assert not path.exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system, as root")

@@ -10,8 +10,10 @@ from exo.api.ollama_adapter import Speaker, check, model_name, running_of, tag_o
 from exo.api.ollama_schema import OllamaChat, OllamaGenerate, Options
 from exo.api.routes import validate
 from exo.errors import RequestError, UnsupportedField
-from exo.inference.types import Delta, FinishReason, Stats, ToolCall
+from exo.inference.types import FinishReason, Stats
 from tests.cluster.factory import card
+
+from .said import SAID, delta
 
 USER = {"role": "user", "content": "hi"}
 TOOL = {"type": "function", "function": {"name": "f"}}
@@ -148,19 +150,7 @@ def test_a_context_beyond_the_models_is_refused():
     assert caught.value.param == "options.num_ctx"
 
 
-def delta(**fields: Any) -> Delta:
-    return Delta(request_id="r", **fields)
-
-
-DELTAS = [
-    delta(reasoning="Well"),
-    delta(text="I "),
-    delta(),
-    delta(text="ask"),
-    delta(calls=[ToolCall(index=0, name="f"), ToolCall(index=0, arguments='{"a"')]),
-    delta(calls=[ToolCall(index=0, arguments=": 1}"), ToolCall(index=1, name="g", arguments="{}")]),
-    delta(finish_reason=FinishReason.TOOL_CALLS),
-]
+DELTAS = [delta(reasoning="Well"), *SAID]
 
 
 def test_calls_are_told_when_they_have_ended():

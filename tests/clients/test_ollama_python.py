@@ -101,7 +101,7 @@ def test_a_loop_of_call_result_and_answer(client: Client, stream: bool) -> None:
         messages=messages,
         tools=[TOOL],
         options=GREEDY,
-        stream=stream,  # type: ignore[call-overload]
+        stream=stream,
     )
     told = [line.message for line in (lines if stream else [lines])]
     [call] = [call for message in told for call in message.tool_calls or []]

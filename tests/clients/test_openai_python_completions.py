@@ -198,7 +198,7 @@ def test_the_tokens_of_messages_are_those_of_a_chat(client: OpenAI, shared: Daem
         model=MODEL,
         messages=messages,
         tools=[tool],
-        max_tokens=1,  # type: ignore[list-item]
+        max_tokens=1,
     )
     assert chat.usage
     assert chat.usage.prompt_tokens == shared.http.post("/tokenize", json=more).json()["count"]

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from exo.cluster.events import MasterElected
+from exo.cluster.events import Entry, MasterElected
 from exo.cluster.follower import Follower
 from exo.cluster.log import EventLog
 from exo.cluster.remote import Entries, Offer, Snapshot, offer_adapter, pack, unpack
@@ -33,7 +33,7 @@ class Stub:
         return True
 
     async def wait_change(self, _: float) -> None:
-        await asyncio.sleep(0)
+        pass
 
     async def stream(self, _: str, __: str, body: Any) -> AsyncGenerator[Any]:
         self.offers.append(unpack(offer_adapter, body))
@@ -77,11 +77,14 @@ async def test_a_log_that_parts_from_its_own_is_not_taken_for_the_rest_of_it(rep
 
 
 async def test_what_is_being_written_is_waited_for(replica: Replica):
-    writing = asyncio.create_task(
-        replica.append(lambda: [entry(replica.state, MasterElected(term=TERM))])
-    )
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    begun = asyncio.Event()
+
+    def make() -> list[Entry]:
+        begun.set()
+        return [entry(replica.state, MasterElected(term=TERM))]
+
+    writing = asyncio.create_task(replica.append(make))
+    await begun.wait()
     await replica.settled()
     assert replica.state.index == 1
     await writing

@@ -21,6 +21,16 @@ from exo.inference.types import GenerateRequest, ToolUse
 Parser = Callable[[str, Any], Any]
 # Marks for training, which transformers adds to the language of templates.
 _TRAINING = re.compile(r"{%-?\s*(end)?generation\s*-?%}")
+# What a parser of someone else's raises over what a model says.
+_NO_CALL = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
 _SWITCHES = ("enable_thinking", "thinking")
 
 
@@ -171,8 +181,7 @@ class Dialect:
 def _calls(parse: Parser, text: str, use: ToolUse) -> list[Call]:
     try:
         found = parse(text, use.tools)
-    # Whatever a parser of someone else's makes of what a model says.
-    except Exception as error:
+    except _NO_CALL as error:
         raise NotACallError from error
     each = cast("list[Any]", found if isinstance(found, list) else [found])
     return [_call(one) for one in each]

@@ -32,13 +32,22 @@ def load_whole(link: Link, engine: Loads, load: Load) -> None:
     """Load and warm up, telling the daemon how far it is."""
     link.busy = True
     memory = load_layers(link, engine, load)
+    warm_up(engine, load)
+    link.busy = False
+    link.send(Ready(memory=memory))
+
+
+def warm_up(engine: Loads, load: Load) -> None:
+    """Compute once.
+
+    Raises:
+        ModelInvalid: it cannot be computed.
+    """
     try:
         engine.warm_up()
     except BROKEN as error:
         log.exception("Warming up failed.")
         raise ModelInvalid(f"The model at {load.path} cannot be computed: {error}.") from error
-    link.busy = False
-    link.send(Ready(memory=memory))
 
 
 def load_layers(link: Link, engine: Loads, load: Load) -> int:

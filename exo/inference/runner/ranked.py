@@ -1,87 +1,29 @@
 """A runner that is one rank of several: it joins the ring, loads, and computes what comes round.
 
-When the ring breaks, requests end with an error and the caches are dropped; the layers stay, and
-the work goes on when the ring stands again.
+When the ring breaks, caches are dropped as well.
 """
 
-import contextlib
 import time
-from collections.abc import Generator
-from typing import NoReturn
+from collections.abc import Sequence
 
-from exo.errors import RingError
 from exo.inference.engine import WARM_UP, RingEngine
-from exo.inference.messages import (
-    UNENCRYPTED,
-    Cancel,
-    Connect,
-    Generate,
-    Listening,
-    Load,
-    Progress,
-    Ready,
-    RingLost,
-)
-from exo.inference.ring.events import RingDown, RingEvent, RingFrame, RingUp
-from exo.inference.ring.frames import Frame
-from exo.inference.ring.tcp import TcpRing
+from exo.inference.messages import Cancel, Generate, Load, Progress
 from exo.inference.runner.alone import load_layers, tell_drafts
-from exo.inference.runner.link import Asked, Event, Link
+from exo.inference.runner.link import Asked, Link
+from exo.inference.runner.member import Member
 from exo.inference.runner.service import Service
+from exo.inference.types import Wire
 
 STATS_SECONDS = 1.0
 
 
-class RankedRunner:
-    """One rank, from its first message to its end. Rank 0 has the requests (`service`)."""
+class RankedRunner(Member[RingEngine, Service]):
+    """One rank of a model of text."""
 
     def __init__(self, link: Link, engine: RingEngine, load: Load, service: Service) -> None:
-        self._link = link
-        self._engine = engine
-        self._load = load
-        self._service = service
-        self._head = load.rank == 0
-        self._ring = TcpRing(load.rank, load.ring_host, self._post, encrypted=load.ring_encrypted)
-        self._memory: int | None = None
-        self._life: int | None = None
+        super().__init__(link, engine, load, service)
         self._warming = False
         self._told = 0.0
-
-    def announce(self) -> None:
-        """Say where the rank before finds this one.
-
-        Raises:
-            ModelInvalid: the files are no model, or its layers cannot be cut there.
-        """
-        links = "encrypted" if self._load.ring_encrypted else UNENCRYPTED
-        self._link.send(
-            Listening(
-                port=self._ring.port,
-                certificate=self._ring.credentials.certificate,
-                facts={**self._engine.facts(self._load), "links": links},
-            )
-        )
-
-    def leave(self) -> None:
-        """Leave the ring for good, so that the others do not wait for what will not come."""
-        self._ring.close()
-
-    def serve_forever(self) -> NoReturn:
-        """Sleep in the inbox until there is something to do."""
-        link = self._link
-        while True:
-            link.busy = False
-            fresh = False
-            while (not fresh and self._waits()) or not link.inbox.empty():
-                event = link.inbox.get()
-                link.busy = True
-                fresh = self._handle(event) or fresh
-                link.steps += 1
-                link.busy = False
-            link.busy = True
-            with self._ring_trouble():
-                self._step()
-            link.steps += 1
 
     def _waits(self) -> bool:
         return not self._head or self._life is None or self._engine.waiting
@@ -105,39 +47,14 @@ class RankedRunner:
             stats = self._engine.stats()
             self._link.send(stats.model_copy(update={"waiting": self._service.waiting}))
 
-    def _handle(self, event: Event) -> bool:
-        """Take in an event; whether rank 0 may have something to compute now."""
-        match event:
-            case Asked(message=Connect(ring=ring)):
-                self._ring.connect(ring)
-            case Asked(message=Generate() | Cancel() as message, prepared=prepared):
-                self._link.send(*self._service.handle(message, prepared))
-                return True
-            case RingFrame(life=life, frame=frame):
-                if life == self._life:
-                    self._receive(life, frame)
-                    return True
-            case RingUp(life=life):
-                self._begin(life)
-                return True
-            case RingDown(reason=reason):
-                self._end(reason)
-            case _:
-                pass
-        return False
-
-    def _post(self, event: RingEvent) -> None:
-        """From a thread of the ring."""
-        self._link.inbox.put(event)
+    def _asked(self, asked: Asked) -> Sequence[Wire]:
+        if isinstance(asked.message, Generate | Cancel):
+            return self._service.handle(asked.message, asked.prepared)
+        return ()
 
     def _begin(self, life: int) -> None:
         self._load_layers()
         self._start(life)
-
-    def _receive(self, life: int, frame: Frame) -> None:
-        del life  # The engine has been told.
-        with self._ring_trouble():
-            self._engine.receive(frame)
 
     def _load_layers(self) -> None:
         if self._memory is None:
@@ -153,22 +70,3 @@ class RankedRunner:
             self._engine.add([WARM_UP])
         else:
             self._ready()
-
-    def _ready(self) -> None:
-        self._link.send(Ready(memory=self._memory or 0))
-
-    def _end(self, reason: str) -> None:
-        if self._life is not None:
-            self._life = None
-            error = RingError(f"The ring of this model's nodes broke: {reason}", retry_after=2)
-            self._link.send(*self._service.fail_all(error))
-            self._engine.stop()
-        self._link.send(RingLost(reason=reason))
-
-    @contextlib.contextmanager
-    def _ring_trouble(self) -> Generator[None]:
-        """A ring in which something went wrong is given up; its end comes as an event."""
-        try:
-            yield
-        except RingError as error:
-            self._ring.give_up(error.message)

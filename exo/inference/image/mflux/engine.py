@@ -13,9 +13,10 @@ from PIL import Image
 from exo.errors import EngineError, RingError
 from exo.inference.engine import OnProgress
 from exo.inference.image.engine import DrawSpec
+from exo.inference.image.mflux.asked import Asked
 from exo.inference.image.mflux.canvas import to_png
 from exo.inference.image.mflux.facts import facts
-from exo.inference.image.mflux.family import Asked, Encoded, Family, Look, look_alone
+from exo.inference.image.mflux.family import Encoded, Family, Look, look_alone
 from exo.inference.image.mflux.loading import in_float32, open_family, pack_for, read, read_blocks
 from exo.inference.image.mflux.picture import MfluxPicture
 from exo.inference.image.mflux.ranks import Await, Follower, Head

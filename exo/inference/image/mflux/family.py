@@ -12,20 +12,8 @@ import mlx.core as mx
 from mlx import nn
 from PIL import Image
 
+from exo.inference.image.mflux.asked import Asked
 from exo.inference.image.mflux.schedule import Schedule
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a picture is made from. `guidance` is 0 where the model has none."""
-
-    prompt: str
-    negative_prompt: str | None
-    guidance: float
-    width: int
-    height: int
-    images: tuple[Image.Image, ...] = ()
-
 
 # What `Family.encode` hands to `Family.look`: each family's own arrays.
 Encoded = dict[str, Any]

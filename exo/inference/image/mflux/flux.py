@@ -16,7 +16,8 @@ from mflux.models.flux.variants.txt2img.flux import Flux1
 from mlx import nn
 from PIL import Image
 
-from exo.inference.image.mflux.family import Asked, Encoded
+from exo.inference.image.mflux.asked import Asked
+from exo.inference.image.mflux.family import Encoded
 from exo.inference.image.mflux.schedule import LINEAR, Schedule
 from exo.inference.image.mflux.words import check_length
 
@@ -45,14 +46,7 @@ class Flux:
         return [transformer.transformer_blocks, transformer.single_transformer_blocks]
 
     def schedule(self, asked: Asked, steps: int) -> Schedule:
-        return Schedule(
-            self._config,
-            LINEAR,
-            width=asked.width,
-            height=asked.height,
-            steps=steps,
-            guidance=asked.guidance,
-        )
+        return Schedule(self._config, LINEAR, asked, steps)
 
     def encode(self, asked: Asked) -> Encoded:
         # CLIP reads the beginning alone, and by design.

@@ -16,7 +16,8 @@ from mflux.models.flux2.variants.txt2img.flux2_klein import Flux2Klein
 from mlx import nn
 from PIL import Image
 
-from exo.inference.image.mflux.family import Asked, Encoded
+from exo.inference.image.mflux.asked import Asked
+from exo.inference.image.mflux.family import Encoded
 from exo.inference.image.mflux.schedule import EULER, Schedule
 from exo.inference.image.mflux.words import check_length
 
@@ -60,14 +61,7 @@ class Flux2:
         return [transformer.transformer_blocks, transformer.single_transformer_blocks]
 
     def schedule(self, asked: Asked, steps: int) -> Schedule:
-        return Schedule(
-            self._config,
-            EULER,
-            width=asked.width,
-            height=asked.height,
-            steps=steps,
-            guidance=asked.guidance,
-        )
+        return Schedule(self._config, EULER, asked, steps)
 
     def encode(self, asked: Asked) -> Encoded:
         encoded: Encoded = {"ids": self._ids(asked), "words": [self._words(asked.prompt)]}

@@ -10,8 +10,9 @@ import mlx.core as mx
 from exo.errors import EngineError
 from exo.inference.image.checks import check
 from exo.inference.image.engine import DrawSpec, Stroke
+from exo.inference.image.mflux.asked import Asked
 from exo.inference.image.mflux.canvas import Mask, open_image, open_mask, to_image, to_png
-from exo.inference.image.mflux.family import Asked, Encoded, Family, Look, Work
+from exo.inference.image.mflux.family import Encoded, Family, Look, Work
 from exo.models.image_traits import ImageTraits
 
 # How much of an image stays where a picture begins from one and nothing is said: a sketch of it.

@@ -19,7 +19,8 @@ from mflux.models.qwen.variants.txt2img.qwen_image import QwenImage
 from mlx import nn
 from PIL import Image
 
-from exo.inference.image.mflux.family import Asked, Encoded
+from exo.inference.image.mflux.asked import Asked
+from exo.inference.image.mflux.family import Encoded
 from exo.inference.image.mflux.schedule import LINEAR, Schedule
 from exo.inference.image.mflux.words import check_length
 
@@ -47,14 +48,7 @@ class Qwen:
         return [self._model.transformer.transformer_blocks]
 
     def schedule(self, asked: Asked, steps: int) -> Schedule:
-        return Schedule(
-            self._config,
-            LINEAR,
-            width=asked.width,
-            height=asked.height,
-            steps=steps,
-            guidance=asked.guidance,
-        )
+        return Schedule(self._config, LINEAR, asked, steps)
 
     def encode(self, asked: Asked) -> Encoded:
         inputs: Encoded = {}

@@ -15,7 +15,8 @@ import mlx.core as mx
 import msgpack
 
 from exo.errors import RingError
-from exo.inference.image.mflux.family import Asked, Encoded, Family, Work
+from exo.inference.image.mflux.asked import Asked
+from exo.inference.image.mflux.family import Encoded, Family, Work
 from exo.inference.image.mflux.split import Stage
 from exo.inference.mlx.tensors import describe, from_buffer, to_buffers
 from exo.inference.ring.events import Ring

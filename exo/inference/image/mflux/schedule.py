@@ -10,6 +10,8 @@ import mlx.core as mx
 from mflux.models.common.config.config import Config
 from mflux.models.common.config.model_config import ModelConfig
 
+from exo.inference.image.mflux.asked import Asked
+
 Scheduler = str
 LINEAR: Scheduler = "linear"
 EULER: Scheduler = "flow_match_euler_discrete"
@@ -18,24 +20,15 @@ EULER: Scheduler = "flow_match_euler_discrete"
 class Schedule:
     """The steps of one picture, by mflux's own scheduler for its model and size."""
 
-    def __init__(
-        self,
-        model: ModelConfig,
-        scheduler: Scheduler,
-        *,
-        width: int,
-        height: int,
-        steps: int,
-        guidance: float,
-    ) -> None:
+    def __init__(self, model: ModelConfig, scheduler: Scheduler, asked: Asked, steps: int) -> None:
         # mflux's transformers take this object as well; it is given no image, so that it neither
         # skips steps nor reads files.
         self.config = Config(
             model_config=model,
             num_inference_steps=steps,
-            width=width,
-            height=height,
-            guidance=guidance,
+            width=asked.width,
+            height=asked.height,
+            guidance=asked.guidance,
             scheduler=scheduler,
         )
         self.steps = steps

@@ -15,7 +15,8 @@ from mflux.models.z_image.variants.z_image import ZImage as Model
 from mlx import nn
 from PIL import Image
 
-from exo.inference.image.mflux.family import Asked, Encoded
+from exo.inference.image.mflux.asked import Asked
+from exo.inference.image.mflux.family import Encoded
 from exo.inference.image.mflux.schedule import EULER, LINEAR, Schedule
 from exo.inference.image.mflux.words import check_length
 
@@ -42,14 +43,8 @@ class ZImage:
         return [self._model.transformer.layers]
 
     def schedule(self, asked: Asked, steps: int) -> Schedule:
-        return Schedule(
-            self._config,
-            EULER if self._config.supports_guidance else LINEAR,
-            width=asked.width,
-            height=asked.height,
-            steps=steps,
-            guidance=asked.guidance,
-        )
+        scheduler = EULER if self._config.supports_guidance else LINEAR
+        return Schedule(self._config, scheduler, asked, steps)
 
     def encode(self, asked: Asked) -> Encoded:
         encoded: Encoded = {"words": [self._words(asked.prompt)]}
