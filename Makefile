@@ -1,7 +1,11 @@
 # All commands run in this clone's own environment (.venv), which uv makes from uv.lock at first use.
 #   make test ARGS='tests/device -k cache'     some of the tests
+#   make test JOBS=1                           one test after the other
 #   make test EXTRA=cuda13                     on another backend than this system's usual one
 EXTRA ?= $(if $(filter Darwin,$(shell uname -s)),metal,cpu)
+# How many test processes share the cores: most tests wait more than they compute.
+JOBS ?= 2
+SPREAD = --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
 UV = tools/uv.sh
 RUN = $(UV) run --frozen --extra $(EXTRA) --extra image
 CHECKS = check-lock check-format check-lint check-types check-imports check-docs check-shell
@@ -9,7 +13,7 @@ CHECKS = check-lock check-format check-lint check-types check-imports check-docs
 .PHONY: test test-all kernels wheels check $(CHECKS) fix install-dev
 
 test: kernels
-	$(RUN) pytest $(ARGS)
+	$(RUN) pytest $(SPREAD) $(ARGS)
 
 # The CPU kernels, where they apply and unless they are built already.
 kernels:
@@ -17,7 +21,7 @@ kernels:
 
 # Also what takes many minutes: every architecture of mlx-lm.
 test-all: kernels
-	$(RUN) pytest -m "exhaustive or not exhaustive" $(ARGS)
+	$(RUN) pytest $(SPREAD) -m "exhaustive or not exhaustive" $(ARGS)
 
 # A wheel that runs anywhere, and one with the CPU kernels for this machine.
 wheels: kernels

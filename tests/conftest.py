@@ -26,6 +26,25 @@ settings.load_profile("exo")
 
 StartDaemon = Callable[..., "Daemon"]
 
+# What takes longest is begun first, so that no process is left alone with it at the end.
+_FIRST = ("lan",)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """How tests are spread over processes: a file is one piece, since what its fixtures make is
+    shared, and all of the network lab is one, since its clusters measure who is alive by time."""
+    root = Path(__file__).parent
+
+    def room(item: pytest.Item) -> str:
+        return item.path.relative_to(root).parts[0]
+
+    items.sort(key=lambda item: room(item) not in _FIRST)
+    for item in items:
+        group = room(item) if room(item) in _FIRST else str(item.path.relative_to(root))
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 # A context that no test lives to see the end of.
 ENDLESS_CONTEXT = 2**20
 

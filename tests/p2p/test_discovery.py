@@ -78,6 +78,7 @@ def test_a_port_that_is_none_is_dropped(port: int | None):
 @pytest.mark.parametrize(
     "name",
     ["", SERVICE, f"printer.{SERVICE}", f"{A[:-1]}.{SERVICE}", f"{A}._ipp._tcp.local.", f"x{NAME}"],
+    ids=["empty", "service", "word", "too-short", "another-service", "too-long"],
 )
 def test_names_of_others_are_not_looked_at(name: str):
     assert peer_of(name) is None
