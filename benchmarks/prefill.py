@@ -1,8 +1,8 @@
 """Long prompts: what they do to answers beside them, and what is saved when one comes again.
 
-    python -m benchmarks.prefill [--scale 4] [--layers 6] [--nodes 1] [--rounds 3]
+    python -m benchmarks.prefill [--scale 4] [--layers 6] [--nodes 1] [--rounds 3] [--tokens 4000]
 
-Streams decode while a prompt of 4,000 tokens is computed: the 95th percentile of the gap between
+Streams decode while a prompt of so many tokens is computed: the 95th percentile of the gap between
 two tokens, to the quiet one of the same run. Then a prompt of 1,000 tokens is asked twice: the time
 to the first token, first and second.
 """
@@ -20,7 +20,7 @@ from exo.inference.messages import Tokens
 from tests.inference.ranks import Ranks
 from tests.models_maker import END_ID, make_model
 
-CONTEXT = 8192
+CONTEXT = 16_384
 LONG: dict[str, Any] = {"sampling": {"temperature": 0, "logit_bias": {END_ID: -100}}}
 # Two tokens each, in the vocabulary of the tests' models.
 WORD = " x"
@@ -47,14 +47,14 @@ async def until(ranks: Ranks, request_id: str, tokens: int) -> None:
         await ranks.ranks[0].heard()
 
 
-async def gaps(ranks: Ranks, number: int) -> tuple[float, float, float]:
+async def gaps(ranks: Ranks, number: int, tokens: int) -> tuple[float, float, float]:
     """The p95 gap of a stream in quiet and beside a long prompt, and that prompt's TTFT."""
-    stream = ranks.ask(f"stream {number}", max_tokens=3000, **LONG)
+    stream = ranks.ask(f"stream {number}", max_tokens=tokens, **LONG)
     await until(ranks, stream, 150)
     quiet = arrivals(ranks, stream)[20:]
     loop = asyncio.get_running_loop()
     asked = loop.time()
-    prompt = ranks.ask(f"{number} " + WORD * 2000, max_tokens=4, **LONG)
+    prompt = ranks.ask(f"{number} " + WORD * (tokens // 2), max_tokens=4, **LONG)
     await until(ranks, prompt, 1)
     first = arrivals(ranks, prompt)[0]
     beside = [at for at in arrivals(ranks, stream) if asked <= at <= first]
@@ -84,6 +84,7 @@ async def main() -> None:
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=4000)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = make_model(
@@ -92,7 +93,7 @@ async def main() -> None:
         cuts = [options.layers * n // options.nodes for n in range(1, options.nodes)]
         ranks = Ranks(folder, options.layers, cuts, context_length=CONTEXT)
         await ranks.start([dict(blas_environment(Path(scratch)))] * ranks.size)
-        stalls = [await gaps(ranks, number) for number in range(options.rounds)]
+        stalls = [await gaps(ranks, number, options.tokens) for number in range(options.rounds)]
         repeats = [await again(ranks, number) for number in range(options.rounds)]
         await ranks.stop()
     for quiet, beside, ttft in stalls:
