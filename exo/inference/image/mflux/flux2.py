@@ -3,6 +3,7 @@
 # pyright: reportUnknownMemberType=false, reportPrivateUsage=false
 # mlx's own stubs leave some parameters untyped; mflux's helpers for edits are named as private.
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -11,7 +12,11 @@ from mflux.models.common.config.model_config import ModelConfig
 from mflux.models.common.latent_creator.latent_creator import LatentCreator
 from mflux.models.flux2.latent_creator.flux2_latent_creator import Flux2LatentCreator
 from mflux.models.flux2.model.flux2_text_encoder.prompt_encoder import Flux2PromptEncoder
-from mflux.models.flux2.variants.edit.flux2_klein_edit_helpers import _Flux2KleinEditHelpers
+from mflux.models.flux2.variants.edit.flux2_klein_edit_helpers import (
+    MAX_REFERENCE_AREA,
+    REFERENCE_DIM_MULTIPLE,
+    _Flux2KleinEditHelpers,
+)
 from mflux.models.flux2.variants.txt2img.flux2_klein import Flux2Klein
 from mlx import nn
 from PIL import Image
@@ -37,11 +42,13 @@ class Flux2:
         config: ModelConfig,
         *,
         max_sequence_length: int,
+        max_pixels: int | None = None,
         vae_norm_groups: int | None = None,
     ) -> None:
         self._model = Flux2Klein(model_path=path, model_config=config)
         self._config = config
         self._length = max_sequence_length
+        self._max_pixels = max_pixels
         if vae_norm_groups is not None:
             for module in cast("list[nn.Module]", self._model.vae.modules()):
                 if isinstance(module, nn.GroupNorm):
@@ -69,9 +76,10 @@ class Flux2:
             words = self._words(asked.negative_prompt or " ", "negative_prompt")
             encoded["words"].append(words)
         if asked.images:
+            images = [self._small_enough(image) for image in asked.images]
             encoded["reference"], encoded["reference_ids"] = (
                 _Flux2KleinEditHelpers.prepare_reference_image_conditioning(
-                    vae=self._model.vae, tiling_config=None, image_paths=list(asked.images)
+                    vae=self._model.vae, tiling_config=None, image_paths=images
                 )
             )
         return encoded
@@ -122,6 +130,16 @@ class Flux2:
     def pixels(self, latents: mx.array, asked: Asked) -> mx.array:
         shape = (1, asked.height // 16, asked.width // 16, latents.shape[-1])
         return self._model.vae.decode_packed_latents(latents.reshape(shape).transpose(0, 3, 1, 2))
+
+    def _small_enough(self, image: Image.Image) -> Image.Image:
+        """A model of small pictures is shown none that are larger than what it draws; for others
+        mflux has a limit of its own."""
+        area, limit = image.width * image.height, self._max_pixels or MAX_REFERENCE_AREA
+        if area <= limit or limit >= MAX_REFERENCE_AREA:
+            return image
+        scale = math.sqrt(limit / area)
+        width, height = (max(REFERENCE_DIM_MULTIPLE, round(s * scale)) for s in image.size)
+        return image.resize((width, height), Image.Resampling.LANCZOS)
 
     def _words(self, text: str, param: str = "prompt") -> tuple[mx.array, mx.array]:
         """The embeddings of a prompt, and their positions."""

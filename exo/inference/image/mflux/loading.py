@@ -67,6 +67,7 @@ def _open(card: ModelCard, file: ImageFile | None) -> Family:
                 path,
                 config,
                 max_sequence_length=length or _FLUX2_LENGTH,
+                max_pixels=card.image.max_pixels if card.image else None,
                 vae_norm_groups=groups,
             )
         case "qwen-image":

@@ -2,6 +2,9 @@ import mlx.core as mx
 from mlx import nn
 from PIL import Image
 
+MAX_REFERENCE_AREA: int
+REFERENCE_DIM_MULTIPLE: int
+
 class _Flux2KleinEditHelpers:
     @staticmethod
     def ensure_4d_latents(latents: mx.array) -> mx.array: ...
