@@ -23,7 +23,7 @@ def tools() -> Iterator[dict[str, ModuleType]]:
     """The scripts import each other by bare names: they are taken away again afterwards."""
     before = dict(sys.modules)
     sys.path.insert(0, str(FOLDER))
-    names = ("heldout", "judge", "pictures", "prompts")
+    names = ("edits", "heldout", "judge", "pictures", "prompts")
     try:
         yield {name: importlib.import_module(name) for name in names}
     finally:
@@ -32,8 +32,8 @@ def tools() -> Iterator[dict[str, ModuleType]]:
             sys.modules.pop(name, None)
 
 
-def held_out() -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = json.loads((FOLDER / "heldout.json").read_text(encoding="utf-8"))
+def held_out(name: str = "heldout") -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return items
 
 
@@ -53,6 +53,30 @@ def test_no_held_out_phrasing_is_trained_on(tools: dict[str, ModuleType]) -> Non
     normalise = tools["prompts"].normalise
     trained = {normalise(phrasing) for phrasing in tools["prompts"].PHRASINGS}
     assert not trained & {normalise(phrasing) for phrasing in tools["heldout"].PHRASINGS}
+
+
+def test_no_held_out_edit_is_trained_on(tools: dict[str, ModuleType]) -> None:
+    edits, normalise, rng = tools["edits"], tools["prompts"].normalise, np.random.default_rng(4)
+    samples = [edits.sample(rng) for _ in range(10_000)]
+    trained = {normalise(edit.prompt) for edit in samples}
+    scenes = {(s.shape, s.colour, s.ground) for edit in samples for s in (edit.before, edit.after)}
+    for item in held_out("heldout_edits"):
+        after = item["after"]
+        assert normalise(item["prompt"]) not in trained
+        assert (after["shape"], after["colour"], after["ground"]) not in scenes
+
+
+def test_an_edit_changes_what_its_prompt_says_and_nothing_else(
+    tools: dict[str, ModuleType],
+) -> None:
+    edits, rng = tools["edits"], np.random.default_rng(9)
+    for _ in range(500):
+        edit = edits.sample(rng)
+        before, after = vars(edit.before), vars(edit.after)
+        (field,) = [name for name in before if before[name] != after[name]]
+        said = edit.prompt if field != "place" else edit.prompt.replace("middle", "centre")
+        assert after[field] in said
+        assert edit.after.colour != edit.after.ground
 
 
 def test_the_held_out_list_is_many_different_prompts(tools: dict[str, ModuleType]) -> None:

@@ -42,6 +42,7 @@ def export(trained: Path, folder: Path) -> None:
             "max_side": SIDE,
             "max_pixels": SIDE * SIDE,
             "steps": STEPS,
+            "edits": 1,
             "qualities": {"low": STEPS // 2, "medium": STEPS, "high": STEPS * 2},
         },
     }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from vae import LATENTS, VAE
+from vae import LATENTS, USED, VAE
 
+# So many of a patch's 128 numbers, the first ones, are of latents that are used.
+CARRYING = 4 * USED
 _EPS = 1e-4
 
 
@@ -34,7 +36,7 @@ def encode(vae: VAE, pictures: Tensor, at_once: int = 64) -> Tensor:
 
 
 def measure(vae: VAE, packed: Tensor) -> None:
-    """Set the statistics by which latents are normalised."""
-    flat = packed.reshape(-1, packed.shape[-1])
-    vae.bn.running_mean.copy_(flat.mean(0))
-    vae.bn.running_var.copy_(flat.var(0))
+    """Set the statistics by which latents are normalised; those not used stay as they are."""
+    flat = packed[..., :CARRYING].reshape(-1, CARRYING)
+    vae.bn.running_mean[:CARRYING] = flat.mean(0)
+    vae.bn.running_var[:CARRYING] = flat.var(0)

@@ -19,7 +19,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "black": (15, 15, 15),
     "white": (245, 245, 245),
 }
-SHAPES = ("circle", "square", "triangle", "diamond")
+SHAPES = ("circle", "square", "triangle", "diamond", "star")
 # Half of the shape's extent, in parts of the picture's side.
 SIZES = {"small": 0.14, "medium": 0.20, "large": 0.27}
 # The centre, in parts of the picture's side: across, and down.
@@ -54,8 +54,18 @@ def inside(shape: str, across: np.ndarray, down: np.ndarray) -> np.ndarray:
             return within & (np.abs(across) <= (down + 1) / 2)
         case "diamond":
             return np.abs(across) + np.abs(down) <= 1
+        case "star":
+            return _star(0.951 * across, 0.905 * down - 0.095)
         case _:
             raise ValueError(f"no such shape: {shape}")
+
+
+def _star(across: np.ndarray, down: np.ndarray) -> np.ndarray:
+    """With five points on the unit circle. Each of the five lines through two points that are not
+    next to each other cuts one point off; who is beyond one line at most is inside."""
+    turns = np.deg2rad(72 * np.arange(5) - 90)[:, None, None]
+    along = np.cos(turns) * across + np.sin(turns) * down
+    return (along > np.cos(np.deg2rad(72))).sum(0) <= 1
 
 
 def draw(scene: Scene, rng: np.random.Generator | None = None, side: int = SIDE) -> np.ndarray:

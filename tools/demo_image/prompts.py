@@ -22,6 +22,7 @@ PHRASINGS = (
     "a {shape} in {colour} on {ground}",
     "the {shape} is {colour} and the background is {ground}",
     "{colour} {shape} on {ground}",
+    "a {size}{colour} {shape} on {ground}{place}",
     "please paint one {size}{colour} {shape} in front of {ground}{place}",
     "I want an image of a {size}{colour} {shape} on a {ground} background{place}",
     "make a {size}{colour} {shape}{place}, the background behind it is {ground}",

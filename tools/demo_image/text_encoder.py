@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -71,7 +73,9 @@ class TextEncoder(nn.Module):
         head_dim: int,
         rope_theta: float = 1e6,
         rms_norm_eps: float = 1e-6,
+        trained: Collection[int] | None = None,
     ) -> None:
+        """trained: the layers, counted from 1, that compute something; None: all."""
         super().__init__()
         self.embed_tokens = nn.Embedding(vocab_size, hidden_size)
         self.layers = nn.ModuleList([
@@ -86,6 +90,12 @@ class TextEncoder(nn.Module):
             for _ in range(num_hidden_layers)
         ])  # fmt: skip
         self.norm = nn.RMSNorm(hidden_size, rms_norm_eps)
+        self.trained = range(1, num_hidden_layers + 1) if trained is None else trained
+        for number, layer in enumerate(self.layers, 1):
+            if number not in self.trained:
+                nn.init.zeros_(layer.self_attn.o_proj.weight)
+                nn.init.zeros_(layer.mlp.down_proj.weight)
+                layer.requires_grad_(False)
         powers = torch.arange(0, head_dim, 2) / head_dim
         self.register_buffer("speeds", 1 / rope_theta**powers, persistent=False)
 
@@ -99,7 +109,8 @@ class TextEncoder(nn.Module):
         x = self.embed_tokens(ids)
         read: list[Tensor] = []
         for number, layer in enumerate(self.layers, 1):
-            x = layer(x, allowed, turn)
+            if number in self.trained:
+                x = layer(x, allowed, turn)
             if number in READ:
                 read.append(x)
         return torch.cat(read, -1)

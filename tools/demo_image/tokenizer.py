@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import edits
 import numpy as np
-from prompts import sample
+import prompts
 from sizes import LENGTH, VOCABULARY
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -35,15 +36,17 @@ def train() -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((sample(rng)[0] for _ in range(_COUNT)), trainer)
+    texts = [prompts.sample(rng)[0] for _ in range(_COUNT)]
+    texts += [edits.sample(rng).prompt for _ in range(_COUNT)]
+    tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
 
-def encode(tokenizer: Tokenizer, prompts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def encode(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Tokens and mask, (n, LENGTH) int64, as mflux makes them of prompts."""
     tokenizer.enable_truncation(LENGTH)
     tokenizer.enable_padding(length=LENGTH, pad_id=0, pad_token=SPECIAL[0])
-    coded = tokenizer.encode_batch([prompt + SPECIAL[2] for prompt in prompts])
+    coded = tokenizer.encode_batch([text + SPECIAL[2] for text in texts])
     return np.array([c.ids for c in coded]), np.array([c.attention_mask for c in coded])
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 LATENTS = 32
+# How many of them carry something; the others are 0, and the decoder does not look at them. A patch
+# of 2x2 then has 48 numbers to tell, which a transformer of width 128 can.
+USED = 12
 # Which of them are equal is as in mflux: a shortcut is where two that follow each other differ.
 WIDTHS = (8, 16, 32, 32)
-GROUPS = 4
+# One group: of a plain picture, groups of two channels would keep no more than a sign.
+GROUPS = 1
+# What the decoder has to bear in each latent, a standard deviation.
+NOISE = 0.05
 _EPS = 1e-6
 
 
@@ -138,6 +146,15 @@ class VAE(nn.Module):
         self.quant_conv = nn.Conv2d(2 * LATENTS, 2 * LATENTS, 1)
         self.post_quant_conv = nn.Conv2d(LATENTS, LATENTS, 1)
         self.bn = Norm()
+        self.leave_unused()
+
+    def leave_unused(self) -> None:
+        """Put the weights of latents that are not used to 0, and all variances to one constant."""
+        with torch.no_grad():
+            for array in (self.quant_conv.weight, self.quant_conv.bias):
+                array[USED:] = 0
+            self.quant_conv.bias[LATENTS:] = 2 * math.log(NOISE)
+            self.post_quant_conv.weight[:, USED:] = 0
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Of pictures (n, 3, h, w) of -1 to 1 the means and log variances, (n, 32, h/8, w/8)."""

@@ -8,8 +8,11 @@ from typing import Any, cast
 
 import mlx.core as mx
 
-_WORD = 4
-_BITS = mx.array([1 << bit for bit in range(8 * _WORD)], dtype=mx.uint32)
+# For every byte of a mask what to add to the logits of its eight tokens, the lowest bit first. A
+# table is some ten times faster on a CPU than MLX's `where`, whose strided path a constant takes.
+_ADDED = mx.array(
+    [[0.0 if byte >> bit & 1 else -mx.inf for bit in range(8)] for byte in range(256)]
+)
 
 
 def masked(logits: mx.array, masks: Sequence[bytes | None]) -> mx.array:
@@ -17,11 +20,8 @@ def masked(logits: mx.array, masks: Sequence[bytes | None]) -> mx.array:
     the lowest first in each byte. A row without a mask stays as it is; what is beyond a mask's end
     is not allowed."""
     size = logits.shape[-1]
-    width = (size + 8 * _WORD - 1) // (8 * _WORD) * _WORD
+    width = (size + 7) // 8
     rows = [b"\xff" * width if mask is None else mask[:width].ljust(width, b"\0") for mask in masks]
-    packed = mx.array(cast("Any", memoryview(b"".join(rows)))).view(mx.uint32)
-    bits = (packed.reshape(len(rows), -1, 1) & _BITS).astype(mx.bool_)
-    allowed = bits.reshape(len(rows), -1)
-    if allowed.shape[-1] > size:
-        allowed = allowed[:, :size]
-    return mx.where(allowed, logits, -mx.inf)
+    packed = mx.array(cast("Any", memoryview(b"".join(rows))))
+    added = _ADDED.astype(logits.dtype)[packed].reshape(len(rows), -1)
+    return logits + (added if added.shape[-1] == size else added[:, :size])
