@@ -23,7 +23,7 @@ from exo.inference.messages import (
     Tokens,
 )
 from exo.inference.runner import process as process_module
-from exo.inference.runner.process import RunnerProcess
+from exo.inference.runner.process import Quiet, RunnerProcess
 from exo.inference.types import GenerateRequest
 from tests.fakes.engine import MEMORY
 
@@ -138,7 +138,9 @@ async def test_a_runner_that_hangs_is_killed(
 
 async def test_an_exit_is_told_with_the_last_words(tmp_path: Path):
     runner = await RunnerProcess.start("no.such.module:Engine", {})
-    assert [message async for message in runner.messages()] == []
+    said = [message async for message in runner.messages()]
+    # On a busy machine it takes so long to fail that its silence is told before.
+    assert [message for message in said if not isinstance(message, Quiet)] == []
     assert "ModuleNotFoundError" in (await runner.wait()).message
 
 

@@ -117,12 +117,12 @@ class TcpRing:
             with self._lock:
                 self._lock.wait_for(lambda: self._spec is not None or self._closed)
                 spec, life = self._spec, self._life
-                linked = self._next is not None
+                linked, closed = self._next is not None, self._closed
                 over, self._over = self._over, []
             with self._writing:
                 for link in over:
                     link.close()
-            if spec is None or self._closed:
+            if spec is None or closed:
                 return
             if not linked:
                 self._pause(self._rest_until - time.monotonic(), life)
