@@ -11,7 +11,7 @@ Said = frozenset[str]
 # What every phrasing says. What one leaves out is medium in size and in the centre.
 PLAIN: Said = frozenset(("shape", "colour", "ground"))
 
-PHRASINGS = (
+WRITTEN = (
     "a {size}{colour} {shape} on a {ground} background{place}",
     "{size}{colour} {shape}, {ground} background{place}",
     "a {ground} background with a {size}{colour} {shape}{place}",
@@ -30,6 +30,61 @@ PHRASINGS = (
     "{ground} behind a {size}{colour} {shape}{place}",
     "with {ground} as its background, a {size}{colour} {shape}{place}",
 )
+# Put together from parts: of few phrasings a model learns the places of words, not what they mean.
+_OPENERS = (
+    "",
+    "draw ",
+    "paint ",
+    "show me ",
+    "please make ",
+    "please paint ",
+    "I would like ",
+    "can you draw ",
+    "a picture of ",
+    "an image of ",
+    "create ",
+    "let me see ",
+)
+_OBJECTS = (
+    "a {size}{colour} {shape}{place}",
+    "one {size}{colour} {shape}{place}",
+    "the {size}{colour} {shape}{place}",
+    "a {size}{shape}{place} in {colour}",
+    "a {size}{shape} that is {colour}{place}",
+)
+_BEHIND = (
+    " on a {ground} background",
+    " on {ground}",
+    " against {ground}",
+    " in front of {ground}",
+    " with {ground} behind",
+    " with a {ground} backdrop",
+    " with a {ground} background",
+    " with a background in {ground}",
+    " and a {ground} background",
+    " and behind it {ground}",
+    " over {ground}",
+    ", the background is {ground}",
+)
+_BEFORE = (
+    "{ground} background with ",
+    "a {ground} backdrop and ",
+    "background {ground}, ",
+    "on {ground} ",
+    "on a {ground} background, ",
+    "over {ground} ",
+    "{ground} all around ",
+    "the background is {ground}, on it ",
+    "make the background {ground}, then draw ",
+    "fill the picture with {ground} and put there ",
+)
+COMPOSED = (
+    *(o + thing + behind for o in _OPENERS for thing in _OBJECTS for behind in _BEHIND),
+    *(before + thing for before in _BEFORE for thing in _OBJECTS),
+)
+PHRASINGS = (*WRITTEN, *COMPOSED)
+# The share of prompts whose phrasing is put together.
+_SHARE = 0.7
 AT = {
     "centre": (" in the centre", " in the middle"),
     "left": (" on the left", " at the left"),
@@ -54,7 +109,7 @@ def sample(rng: np.random.Generator) -> tuple[str, Scene, Said]:
         colour, ground = (str(name) for name in rng.choice(list(COLOURS), 2, replace=False))
         if not kept_back(shape, colour, ground):
             break
-    phrasing = str(rng.choice(PHRASINGS))
+    phrasing = str(rng.choice(COMPOSED if rng.random() < _SHARE else WRITTEN))
     scene, said = Scene(shape, colour, ground), set(PLAIN)
     size = place = ""
     if "{size}" in phrasing and rng.random() < 0.5:

@@ -73,9 +73,9 @@ class Pool(NamedTuple):
     seen: Tensor | None
 
 
-def pools(vae: VAE, count: int) -> list[Pool]:
+def pools(vae: VAE, count: int, seed: int) -> list[Pool]:
     """So many pictures and so many edits; sets the VAE's statistics."""
-    rng, coder = np.random.default_rng(SEED), words.train()
+    rng, coder = np.random.default_rng(seed), words.train()
     samples = [prompts.sample(rng) for _ in range(count)]
     changes = [edits.sample(rng) for _ in range(count)]
     seeds = rng.integers(2**32, size=count)
@@ -116,17 +116,21 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--begin", type=Path, help="what this script saved, to go on from")
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--pool", type=int, default=POOL)
-    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    torch.manual_seed(SEED)
+    torch.manual_seed(given.seed)
     vae = VAE()
     vae.load_state_dict(torch.load(given.vae))
-    samples = pools(vae, given.pool)
+    samples = pools(vae, given.pool, given.seed)
     model = Model()
+    if given.begin:
+        model.load_state_dict(torch.load(given.begin)["model"])
     slow = copy.deepcopy(model).requires_grad_(False)
     trained = [array for array in model.parameters() if array.requires_grad]
     optimiser = torch.optim.AdamW(trained, given.rate, (0.9, 0.99), weight_decay=0.01)
