@@ -185,8 +185,8 @@ def _require_open(context: Context) -> None:
 
 async def _answer(request: web.Request, drawing: _Drawing) -> web.StreamResponse:
     context = context_of(request)
-    instance = await context.serving.instance_for(drawing.body.model, Task.IMAGE)
-    outputs = context.node.draw(instance, drawing.draw)
+    instances = await context.serving.instances_for(drawing.body.model, Task.IMAGE)
+    outputs = context.node.draw(instances, drawing.draw)
     async with aclosing(outputs):
         accepted = await anext(outputs)  # Or a refusal, which still can be an HTTP status.
         if isinstance(accepted, Accepted):

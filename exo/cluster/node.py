@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from typing import TypeVar
 
 from exo.cluster.commands import CreateInstance, DeleteInstance, DrainNode, find_instance, find_node
+from exo.cluster.drawings import draw, drawers
 from exo.cluster.events import Entry
 from exo.cluster.generation import Generations
 from exo.cluster.links import worth_telling
@@ -30,6 +31,7 @@ from exo.cluster.replica import Replica
 from exo.cluster.requests import Output
 from exo.cluster.resources import ModelQuery, NodeSample, free_resources
 from exo.cluster.roles import Roles
+from exo.cluster.spread import Spread
 from exo.cluster.state import ClusterState, Draft, Instance, LinkInfo, NodeInfo, Placement, Runner
 from exo.cluster.worker import Worker, WorkerOptions
 from exo.device.profile import DeviceProfile, Memory
@@ -230,9 +232,12 @@ class Node:
         """Run a request; see `Generations.run`."""
         return self._generations.run(instance, request)
 
-    def draw(self, instance: Instance, request: DrawRequest) -> AsyncGenerator[Output]:
-        """Have pictures drawn; see `Generations.run`."""
-        return self._generations.run(instance, request)
+    def draw(self, instances: Sequence[Instance], request: DrawRequest) -> AsyncGenerator[Output]:
+        """Have pictures drawn by these instances of one model, the best first; see
+        `drawings.draw`."""
+        known = {instance.instance_id: instance for instance in instances}
+        spread = Spread(request, drawers(self.state, instances, self.load))
+        return draw(spread, lambda at, part: self._generations.run(known[at], part))
 
     def load(self, instance: Instance) -> int:
         """See `Generations.load`."""

@@ -57,7 +57,12 @@ class Serving:
 
     async def instance_for(self, name: str, task: Task = Task.TEXT) -> Instance:
         """A ready instance of the model called `name`: of those that this node is linked with, the
-        least busy one.
+        least busy one. See `instances_for`."""
+        return (await self.instances_for(name, task))[0]
+
+    async def instances_for(self, name: str, task: Task = Task.TEXT) -> list[Instance]:
+        """All ready instances of the model called `name`, the least busy one first: those that
+        this node is linked with, or, if there are none, the others.
 
         Raises:
             ModelNotFound: no model has that name, or it is not placed and may not be.
@@ -76,7 +81,7 @@ class Serving:
                 await self._node.wait_for(lambda state: self._settled(state, model_id))
         except TimeoutError:
             pass
-        return self._best(model_id)
+        return self._ready(model_id)
 
     async def _place(self, card: ModelCard, name: str) -> Instance:
         if not self._options.auto_place:
@@ -92,12 +97,13 @@ class Serving:
         statuses = [state.status(i) for i in self._instances(state, model_id)]
         return "ready" in statuses or all(status == "failed" for status in statuses)
 
-    def _best(self, model_id: str) -> Instance:
+    def _ready(self, model_id: str) -> list[Instance]:
         state = self._node.state
         found = self._instances(state, model_id)
         ready = [instance for instance in found if state.status(instance) == "ready"]
         if ready:
-            return min(ready, key=lambda i: (not self._node.reaches(i), self._node.load(i)))
+            linked = [instance for instance in ready if self._node.reaches(instance)]
+            return sorted(linked or ready, key=self._node.load)
         reason = next((r for i in found if (r := state.reason(i))), None)
         if found and all(state.status(instance) == "failed" for instance in found):
             raise Unavailable(

@@ -72,7 +72,7 @@ class Painter:
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     closed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def draw(self, _: Instance, request: DrawRequest) -> AsyncGenerator[Any]:
+    async def draw(self, _: Sequence[Instance], request: DrawRequest) -> AsyncGenerator[Any]:
         self.asked.append(request)
         self.begun.set()
         try:

@@ -68,7 +68,8 @@ class Drawn(Wire):
 
 class DrawStats(Wire):
     """Of one finished request. Times in seconds since it reached the runner, memory in bytes;
-    `steps` are those that were computed for one picture."""
+    `steps` are those that were computed for one picture. Where several runners drew, the time in
+    all is that since it was asked for, and the memory that of the one that needed most."""
 
     images: int
     steps: int

@@ -62,7 +62,7 @@ async def drawn(member: Member, instance: Instance) -> list[bytes]:
         n=2,
     )
     await member.node.wait_for(is_status(instance, "ready"))
-    said = [each async for each in member.node.draw(instance, request)]
+    said = [each async for each in member.node.draw([instance], request)]
     assert isinstance(said[-1], DrawFinished)
     return [each.png for each in said if isinstance(each, Drawn)]
 
