@@ -5,12 +5,10 @@ cluster that it was, and no daemon has more of anything than at the beginning.
 """
 
 import os
-import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
 from random import Random
@@ -20,6 +18,7 @@ import pytest
 from openai import APIConnectionError, APIError, APIStatusError
 
 from tests.e2e.daemon import Json
+from tests.e2e.holding import Holding, probed_path
 
 from .cluster import Cluster, answers, eventually, openai, runner_in, runner_of
 from .conftest import MakeLan
@@ -37,10 +36,6 @@ PAUSE = 0.3
 # What a client may be told while something is broken.
 HONEST = {"unavailable", "runner_died", "queue_full"}
 
-# What a daemon may have more of at the end: an address more that is dialled or measured just then;
-# and the threads for blocking calls, of which Python starts up to the number of cores + 4.
-MORE = {"descriptors": 4, "tasks": 6, "threads": (os.cpu_count() or 1) + 4}
-
 # What the daemons are right to warn of here.
 EXPECTED = (
     "The master did not carry out a command",
@@ -48,27 +43,6 @@ EXPECTED = (
     "The runner",
     "There is no network to find other nodes on",
 )
-
-
-@dataclass(frozen=True)
-class Holding:
-    """What a daemon has open."""
-
-    descriptors: int
-    threads: int
-    tasks: int
-    children: frozenset[int]
-
-    @classmethod
-    def of(cls, host: Host) -> "Holding":
-        process = psutil.Process(host.daemon.pid)
-        children = frozenset(child.pid for child in process.children(recursive=True))
-        return cls(process.num_fds(), process.num_threads(), tasks_of(host), children)
-
-    def is_more_than(self, other: "Holding") -> bool:
-        return any(
-            getattr(self, what) > getattr(other, what) + allowed for what, allowed in MORE.items()
-        )
 
 
 class Client(threading.Thread):
@@ -233,19 +207,6 @@ class Soak:
                     )
 
 
-def tasks_of(host: Host) -> int:
-    """How many asyncio tasks a daemon has; see `probe`."""
-    path = host.home / "tasks"
-    if not path.exists():
-        os.mkfifo(path)
-    pipe = os.open(path, os.O_RDWR)  # Held open for both ends, so that neither waits for the other.
-    try:
-        host.daemon.signal(signal.SIGUSR1)
-        return int(os.read(pipe, 100))
-    finally:
-        os.close(pipe)
-
-
 @contextmanager
 def trickle(hosts: list[Host]) -> Iterator[list[Client]]:
     stop = threading.Event()
@@ -264,9 +225,7 @@ def trickle(hosts: list[Host]) -> Iterator[list[Client]]:
 def cluster(
     make_lan: MakeLan, models: Path, monkeypatch: pytest.MonkeyPatch, measured: Path
 ) -> Cluster:
-    probe = Path(__file__).with_name("probe")
-    path = [str(probe), *filter(None, [os.environ.get("PYTHONPATH")])]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+    monkeypatch.setenv("PYTHONPATH", probed_path())
     return Cluster(make_lan(4), models_dir=models)
 
 
@@ -277,7 +236,7 @@ def test_faults_under_load(cluster: Cluster) -> None:
     instances = [cluster.create(hosts[0], host) for host in hosts]
     for host in hosts:
         answers(host, "tiny")
-    before = {number: Holding.of(hosts[number]) for number in IMMORTAL}
+    before = {number: Holding.of(hosts[number].daemon) for number in IMMORTAL}
     pids = {number: hosts[number].daemon.pid for number in IMMORTAL}
     soak = Soak(cluster, Random(SEED))  # noqa: S311  the same faults each time
     try:
@@ -311,7 +270,7 @@ def check_clients(clients: list[Client]) -> None:
 
 def check_holdings(hosts: list[Host], before: dict[int, Holding], instances: list[Json]) -> None:
     runners = {runner_of(hosts[0], instance)["pid"] for instance in instances}
-    assert frozenset().union(*(Holding.of(host).children for host in hosts)) == runners
+    assert frozenset().union(*(Holding.of(host.daemon).children for host in hosts)) == runners
     for number, first in before.items():
         # What has just ended may still be on its way out.
-        eventually(lambda n=number, f=first: not Holding.of(hosts[n]).is_more_than(f))
+        eventually(lambda n=number, f=first: not Holding.of(hosts[n].daemon).is_more_than(f))

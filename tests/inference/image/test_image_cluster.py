@@ -1,13 +1,15 @@
 """An image model on one node of a cluster, and over two, with real runners."""
 
-from collections.abc import AsyncIterator
+import os
+import signal
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from exo.cluster.placement import Wanted
 from exo.cluster.state import Instance
-from exo.inference.image.types import DrawFinished, Drawn, DrawRequest
+from exo.inference.image.types import DrawFinished, Drawing, Drawn, DrawRequest
 from exo.models.card import ModelCard
 from exo.models.image_folder import read_image_card
 from tests.cluster.lab import AnyModel, Lab, Member
@@ -50,21 +52,25 @@ async def instance_of(members: list[Member], folder: Path, **wanted: object) -> 
     return instance
 
 
-async def drawn(member: Member, instance: Instance) -> list[bytes]:
-    """Two pictures, asked for on this node."""
-    request = DrawRequest(
-        request_id=f"{member.name}-{instance.instance_id}",
-        prompt="a red circle",
-        width=64,
-        height=64,
-        steps=3,
-        seed=5,
-        n=2,
-    )
-    await member.node.wait_for(is_status(instance, "ready"))
-    said = [each async for each in member.node.draw([instance], request)]
+def asked(name: str, **fields: object) -> DrawRequest:
+    known = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 3, "seed": 5}
+    return DrawRequest.model_validate({"request_id": name, **known, **fields})
+
+
+async def drawn(member: Member, *instances: Instance, n: int = 2) -> list[bytes]:
+    """Pictures, asked for on this node."""
+    for instance in instances:
+        await member.node.wait_for(is_status(instance, "ready"))
+    request = asked(f"{member.name}-{[i.instance_id for i in instances]}", n=n)
+    said = [each async for each in member.node.draw(instances, request)]
     assert isinstance(said[-1], DrawFinished)
-    return [each.png for each in said if isinstance(each, Drawn)]
+    assert said[-1].stats.images == n
+    return in_order(said)
+
+
+def in_order(said: Sequence[object]) -> list[bytes]:
+    drawn = {each.index: each.png for each in said if isinstance(each, Drawn)}
+    return [drawn[index] for index in range(len(drawn))]
 
 
 async def test_any_node_has_one_or_two_draw_and_the_pictures_are_the_same(
@@ -78,3 +84,30 @@ async def test_any_node_has_one_or_two_draw_and_the_pictures_are_the_same(
     assert len(two.placement.shards) == 2
     for member in members:
         assert await drawn(member, two) == expected
+
+
+async def test_pictures_are_shared_out_and_outlive_one_of_those_who_draw(
+    members: list[Member], folders: Folders
+) -> None:
+    """One on each node; what the one that dies has not drawn, the other one draws."""
+    made = [await instance_of(members, folders(VARIANT), nodes=[m.peer_id]) for m in members]
+    here, there = made
+    expected = await drawn(members[0], here, n=4)
+    assert await drawn(members[0], here, there, n=4) == expected
+    killed = False
+    said: list[object] = []
+    async for each in members[0].node.draw(made, asked("long", n=4, steps=30)):
+        said.append(each)
+        # The first two are drawn here, and the others there.
+        if isinstance(each, Drawing) and each.index == 2 and not killed:
+            runner = members[0].node.state.runner(there.instance_id, 0)
+            assert runner is not None
+            assert runner.pid
+            os.kill(runner.pid, signal.SIGKILL)
+            killed = True
+    assert killed
+    steps = [(each.index, each.step) for each in said if isinstance(each, Drawing)]
+    assert len(steps) == len(set(steps)) == 4 * 30, "none is told twice"
+    whole = [each async for each in members[0].node.draw([here], asked("again", n=4, steps=30))]
+    assert in_order(said) == in_order(whole)
+    assert members[0].node.open_requests == members[1].node.open_requests == 0
