@@ -213,7 +213,7 @@ def _streamed(api: Client, body: JsonObject, files: Files | None, view: View) ->
     with view, closing(api.stream(_path(files), body, files, view.on_comment)) as events:
         for event in events:
             final = str(event.get("type")).endswith(".completed")
-            view.picture(_decoded(event), final=final)
+            view.picture(event["image_index"], _decoded(event), final=final)
             if final:
                 done[event["image_index"]] = event
     if len(done) < body["n"]:

@@ -26,6 +26,8 @@ class View(AbstractContextManager["View"]):
         self._show = _resolved(show)
         self._n = n
         self._rows = 0
+        self._steps: dict[int, int] = {}
+        self._taking_form: int | None = None
         self._bar = _Bar(title) if uses_color(sys.stderr) else None
 
     def __exit__(self, *_: object) -> None:
@@ -42,12 +44,19 @@ class View(AbstractContextManager["View"]):
         found = _STEP.fullmatch(text)
         if found and self._bar:
             step, steps, index = map(int, found.groups())
-            self._bar.update(index * steps + step, self._n * steps, f"step {step}/{steps}")
+            self._steps[index] = step
+            done, total = sum(self._steps.values()), self._n * steps
+            self._bar.update(done, total, f"step {step}/{steps}")
 
-    def picture(self, data: bytes, *, final: bool) -> None:
-        """Show a picture in the place of its previews."""
-        if not self.shows:
+    def picture(self, index: int, data: bytes, *, final: bool) -> None:
+        """Show a picture in the place of its previews. Of several that are drawn at once, one is
+        seen taking form."""
+        if self._taking_form is None:
+            self._taking_form = index
+        if not self.shows or (index != self._taking_form and not final):
             return
+        if final:
+            self._taking_form = None
         if self._bar:
             self._bar.stop()
         text, rows = render(data, self._show, _room())

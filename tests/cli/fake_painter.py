@@ -4,6 +4,7 @@ import base64
 import io
 import json
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from aiohttp import web
@@ -23,12 +24,14 @@ def picture(index: int, step: int, form: str = "png") -> bytes:
 @dataclass
 class FakePainter:
     """Each request is drawn in `steps`; `uploads` are the files of the edits, (field, bytes).
-    `ends_early` closes the stream before the last picture."""
+    `ends_early` closes the stream before the last picture; `together` has all pictures drawn at
+    once."""
 
     steps: int = 2
     requests: list[tuple[str, dict[str, Any]]] = field(default_factory=list[Any])
     uploads: list[tuple[str, bytes]] = field(default_factory=list[Any])
     ends_early: bool = False
+    together: bool = False
     stream_error: dict[str, Any] | None = None
 
     def routes(self) -> list[web.RouteDef]:
@@ -67,12 +70,15 @@ class FakePainter:
         stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await stream.prepare(request)
         form = body["output_format"]
-        for index in range(body["n"]):
-            for step in range(1, self.steps + 1):
-                await stream.write(f": step {step}/{self.steps} image {index}\n\n".encode())
-                if step <= body["partial_images"]:
-                    data = picture(index, step, form)
-                    await _send(stream, "image_generation.partial_image", index, data)
+        pictures, steps = range(body["n"]), range(1, self.steps + 1)
+        order = sorted(product(pictures, steps), key=lambda at: at[1] if self.together else at[0])
+        for index, step in order:
+            await stream.write(f": step {step}/{self.steps} image {index}\n\n".encode())
+            if step <= body["partial_images"]:
+                data = picture(index, step, form)
+                await _send(stream, "image_generation.partial_image", index, data)
+            if step < self.steps:
+                continue
             if self.stream_error:
                 await stream.write(f"data: {json.dumps(self.stream_error)}\n\n".encode())
                 return stream

@@ -227,6 +227,13 @@ def test_pictures_in_the_terminal_s_own_way(
     assert "▀" not in seen
 
 
+def test_of_pictures_that_are_drawn_at_once_one_is_seen_taking_form(ready: FakeApi):
+    ready.painter.together = True
+    seen = in_terminal("-n", "2", TERM="xterm-kitty")
+    # Two previews of the first and itself; then of the other the preview that is left, and itself.
+    assert seen.count("\x1b_Ga=T,f=100") == 3 + 2
+
+
 def test_a_terminal_that_shall_show_none(ready: FakeApi):
     seen = in_terminal("--show", "none")
     assert "▀" not in seen
