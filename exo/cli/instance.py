@@ -24,6 +24,7 @@ class Sharding(StrEnum):
 
     pipeline = "pipeline"
     tensor = "tensor"
+    guidance = "guidance"
 
 
 class KvBits(StrEnum):
@@ -53,7 +54,11 @@ ObjectiveOption = Annotated[
     Objective | None, typer.Option(help="Fast answers one by one, or many at a time.")
 ]
 ShardingOption = Annotated[
-    Sharding | None, typer.Option(help="Some layers on each node, or a part of every layer.")
+    Sharding | None,
+    typer.Option(
+        help="Some layers on each node, or a part of every layer; of an image model, one of the "
+        "two passes of a step."
+    ),
 ]
 MetaOption = Annotated[
     Meta | None,

@@ -149,11 +149,11 @@ def _confirmed(command: CreateInstance, asked: Placement, nodes: Sequence[NodeRe
     if asked.model_id != card.model_id:
         raise _wrong(f"The placement is for {asked.model_id}, not for {card.model_id}.")
     shards = sorted(asked.shards, key=lambda shard: shard.rank)
-    tensor = asked.sharding is Sharding.TENSOR
+    whole = asked.sharding is not Sharding.PIPELINE
     layers = [layer for s in shards for layer in range(s.start_layer, s.end_layer)]
-    if tensor and any(s.end_layer - s.start_layer != card.n_layers for s in shards):
-        raise _wrong("Split by tensors, every shard must have all layers.")
-    if not tensor and layers != list(range(card.n_layers)):
+    if whole and any(s.end_layer - s.start_layer != card.n_layers for s in shards):
+        raise _wrong(f"With sharding {asked.sharding}, every shard must have all layers.")
+    if not whole and layers != list(range(card.n_layers)):
         raise _wrong(f"The shards must cover layers 0 to {card.n_layers - 1} once each, in order.")
     for shard in shards:
         if shard.node_id not in by_id:
@@ -164,7 +164,7 @@ def _confirmed(command: CreateInstance, asked: Placement, nodes: Sequence[NodeRe
     ranges = tuple(
         LayerRange(node=s.node_id, start_layer=s.start_layer, end_layer=s.end_layer) for s in shards
     )
-    ids = tuple(shard.node_id for shard in shards) if tensor else ()
+    ids = tuple(shard.node_id for shard in shards) if whole else ()
     return Wanted(
         sharding=asked.sharding,
         instance_meta=asked.instance_meta,
@@ -175,7 +175,7 @@ def _confirmed(command: CreateInstance, asked: Placement, nodes: Sequence[NodeRe
         nodes=ids,
         min_nodes=len(ids) or 1,
         max_nodes=len(ids) or None,
-        layers=() if tensor else ranges,
+        layers=() if whole else ranges,
     )
 
 

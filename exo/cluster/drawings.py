@@ -11,7 +11,7 @@ from exo.cluster.placement.memory import Cast
 from exo.cluster.placement.wanted import NodeResources
 from exo.cluster.requests import Output
 from exo.cluster.spread import Drawer, Part, Spread
-from exo.cluster.state import ClusterState, Instance
+from exo.cluster.state import ClusterState, Instance, Sharding
 from exo.errors import EngineError, ExoError
 from exo.inference.image.types import DrawFinished, DrawRequest
 
@@ -28,15 +28,18 @@ def drawers(
 
 
 def _pace(state: ClusterState, instance: Instance, lie: Counter[str]) -> float:
-    """Nodes of one picture take turns; instances on one node share it."""
-    seconds = 0.0
+    """Nodes of one picture take turns, or compute half of a step each; instances on one node share
+    it."""
+    seconds: list[float] = []
     for shard in instance.placement.shards:
         node_id, node = shard.node_id, state.nodes.get(shard.node_id)
         device = node.device if node else None
         resources = NodeResources(node_id, node_id, device, 0, shards=lie[node_id] - 1)
         blocks = shard.end_layer - shard.start_layer
-        seconds += blocks / speed(resources, instance.card, cast=Cast.NOTHING).flops
-    return 1 / seconds
+        seconds.append(blocks / speed(resources, instance.card, cast=Cast.NOTHING).flops)
+    if instance.placement.sharding is Sharding.GUIDANCE:
+        return 2 / max(seconds)
+    return 1 / sum(seconds)
 
 
 async def draw(spread: Spread, run: Run) -> AsyncGenerator[Output]:

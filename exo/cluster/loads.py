@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exo.cluster import groups
-from exo.cluster.state import Instance, Shard
+from exo.cluster.state import Instance, Shard, Sharding
 from exo.inference.messages import Load
 
 
@@ -48,9 +48,17 @@ def load_message(instance: Instance, shard: Shard, path: Path, options: WorkerOp
         size=len(placement.shards),
         ring_host=options.ring_host,
         ring_encrypted=options.ring_encrypted,
-        plan=" ".join(f"{s.start_layer}-{s.end_layer}" for s in placement.shards),
+        plan=_plan(instance),
         kv_bits=int(bits) if bits else None,
         draft=instance.draft.name if instance.draft and shard.rank == 0 else None,
         variant=instance.card.architecture if instance.card.image else "",
+        guidance=placement.sharding is Sharding.GUIDANCE,
     )
     return load.model_copy(update=groups.fields(instance))
+
+
+def _plan(instance: Instance) -> str:
+    placement = instance.placement
+    if placement.sharding is Sharding.GUIDANCE:
+        return "one pass of a step for each"
+    return " ".join(f"{s.start_layer}-{s.end_layer}" for s in placement.shards)

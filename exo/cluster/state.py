@@ -59,10 +59,12 @@ class _Named(StrEnum):
 
 
 class Sharding(_Named):
-    """Each node some of the layers, or a part of every layer."""
+    """Each node some of the layers, or a part of every layer; or, of an image model with guidance,
+    all of them for one of the two passes that a step is."""
 
     PIPELINE = "pipeline"
     TENSOR = "tensor"
+    GUIDANCE = "guidance"
 
 
 class InstanceMeta(_Named):

@@ -40,7 +40,8 @@ class Load(Wire):
     backend of `mx.distributed`) activations go over that; with `tensor`, which needs one, all ranks
     have the same layers and an equal part of each. Of an image model, `variant` is which one it is
     (its card's architecture), and its layers are the transformer's blocks; of one for text it is
-    empty.
+    empty. With `guidance`, both ranks of an image model have all of its blocks, and each computes
+    one of the two passes that a step is.
     """
 
     type: Literal["load"] = "load"
@@ -65,6 +66,7 @@ class Load(Wire):
     group: Literal["", "ring", "jaccl", "nccl"] = ""
     tensor: bool = False
     variant: str = ""
+    guidance: bool = False
 
 
 class Connect(Wire):

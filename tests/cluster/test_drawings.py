@@ -9,7 +9,7 @@ import pytest
 from exo.cluster.drawings import draw, drawers
 from exo.cluster.requests import Output
 from exo.cluster.spread import Drawer, Spread
-from exo.cluster.state import ClusterState
+from exo.cluster.state import ClusterState, Sharding
 from exo.errors import RunnerDied
 from exo.inference.image.types import DrawFinished, Drawn, DrawRequest
 from exo.inference.messages import Accepted
@@ -115,5 +115,11 @@ def test_a_drawer_is_as_fast_as_its_devices_and_as_busy_as_is_known():
     one, other = drawers(state, [fast, slow], lambda i: int(i is slow))
     assert one.pace == pytest.approx(4 * other.pace)
     assert (one.backlog, other.backlog) == (0, 1)
+    other = slow.placement.shards[0].model_copy(update={"rank": 1})
+    shards = fast.placement.shards
+    guided = {"sharding": Sharding.GUIDANCE, "shards": (*shards, other)}
+    both = fast.model_copy(update={"placement": fast.placement.model_copy(update=guided)})
+    (two,) = drawers(state, [both], lambda _: 0)
+    assert two.pace == pytest.approx(one.pace / 2), "twice the slower one's"
     beside = drawers(state, [fast, instance("k", "a")], lambda _: 0)
     assert [each.pace for each in beside] == [pytest.approx(one.pace / 2)] * 2

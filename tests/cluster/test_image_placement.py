@@ -10,11 +10,13 @@ from exo.cluster.placement import LayerRange, NodeResources, Wanted, options, pl
 from exo.cluster.placement.image import shared_out
 from exo.cluster.state import Draft, InstanceMeta, Sharding
 from exo.errors import ModelNotFound, PlacementImpossible
+from exo.models.card import ModelCard
 from exo.models.shipped import shipped_card
-from tests.cluster.factory import GIB, device, resources
+from tests.cluster.factory import GIB, card, device, resources
 
 FLUX = shipped_card("flux.1-schnell")
 KLEIN = shipped_card("flux.2-klein-4b")
+BASE = shipped_card("flux.2-klein-base-4b")
 
 
 def test_a_model_goes_to_the_node_that_has_the_memory():
@@ -54,7 +56,7 @@ def test_larger_pictures_need_more_room():
 def test_too_little_memory_is_said_with_the_numbers():
     with pytest.raises(PlacementImpossible, match=r"needs \d\d\.\d\d GiB on a and 8\.00 GiB"):
         place(FLUX, Wanted(), [resources()])
-    (option,) = options(FLUX, Wanted(), [resources()])
+    option, _ = options(FLUX, Wanted(), [resources()])
     assert option.placement is None
     assert "needs" in str(option.reason)
 
@@ -66,7 +68,7 @@ def test_without_weights_there_is_no_placement():
 
 def test_the_options_are_what_is_placed():
     nodes = [resources(64 * GIB)]
-    (option,) = options(KLEIN, Wanted(), nodes)
+    option, _ = options(KLEIN, Wanted(), nodes)
     assert option.placement == place(KLEIN, Wanted(), nodes)
 
 
@@ -138,11 +140,67 @@ def test_blocks_by_hand():
 
 
 def test_previews_say_why_fewer_nodes_are_not_enough():
-    found = options(FLUX, Wanted(), several(30, 26, 22))
+    *found, _ = options(FLUX, Wanted(), several(30, 26, 22))
     assert [(each.nodes, each.placement is None) for each in found] == [(1, True), (2, False)]
     assert "needs" in str(found[0].reason)
-    (_, two) = options(FLUX, Wanted(), several(8, 8))
+    (_, two, _) = options(FLUX, Wanted(), several(8, 8))
     assert "does not fit over 2 nodes" in str(two.reason)
+
+
+GUIDANCE = Wanted(sharding=Sharding.GUIDANCE)
+
+
+def test_two_nodes_have_all_blocks_for_one_pass_each():
+    nodes = several(64, 64, 64, flops=(1e11, 4e11, 2e11))
+    placement = place(BASE, GUIDANCE, nodes)
+    assert (placement.sharding, placement.instance_meta) == (Sharding.GUIDANCE, InstanceMeta.TCP)
+    assert [shard.node_id for shard in placement.shards] == ["b", "c"], "the two fastest"
+    assert [(shard.start_layer, shard.end_layer) for shard in placement.shards] == [(0, 25)] * 2
+    whole, transformer = (shard.memory for shard in placement.shards)
+    assert transformer < whole
+    assert whole == place(BASE, Wanted(nodes=("b",)), nodes).shards[0].memory
+
+
+def test_the_one_with_less_room_has_the_pass_that_needs_less():
+    nodes = several(19, 64)
+    assert [shard.node_id for shard in place(BASE, GUIDANCE, nodes).shards] == ["b", "a"]
+    with pytest.raises(PlacementImpossible, match="0 and 1 of 2 have room"):
+        place(BASE, GUIDANCE, several(19, 1))
+
+
+def test_previews_have_a_row_for_the_passes():
+    nodes = several(64, 64)
+    row = options(BASE, Wanted(), nodes)[-1]
+    assert (row.sharding, row.nodes) == (Sharding.GUIDANCE, 2)
+    assert row.placement == place(BASE, GUIDANCE, nodes)
+    for model, there, why in (
+        (KLEIN, nodes, "in one pass"),
+        (BASE, nodes[:1], "the cluster has 1"),
+        (BASE, several(64, 1), "does not fit on two nodes"),
+    ):
+        row = options(model, Wanted(), there)[-1]
+        assert row.placement is None
+        assert why in str(row.reason)
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "param"),
+    [
+        (KLEIN, {}, "sharding"),
+        (BASE, {"min_nodes": 3}, "min_nodes"),
+        (BASE, {"max_nodes": 1}, "sharding"),
+        (BASE, {"instance_meta": InstanceMeta.LOCAL}, "instance_meta"),
+        (BASE, {"instance_meta": InstanceMeta.MLX_RING}, "instance_meta"),
+        (BASE, {"layers": (LayerRange(node="a", start_layer=0, end_layer=25),)}, "layers"),
+        (card(), {}, "sharding"),
+    ],
+)
+def test_what_the_passes_are_not_for_is_refused(
+    model: ModelCard, fields: dict[str, object], param: str
+):
+    with pytest.raises(PlacementImpossible) as caught:
+        place(model, GUIDANCE.model_copy(update=fields), several(64, 64, 64))
+    assert caught.value.param == param
 
 
 @given(st.data())

@@ -121,6 +121,21 @@ def weights_missing(card: ModelCard) -> ModelNotFound:
     )
 
 
+def check_sharding(card: ModelCard, wanted: Wanted) -> None:
+    """See that a model of text can be split as is asked.
+
+    Raises:
+        PlacementImpossible: it cannot.
+    """
+    if wanted.sharding is Sharding.GUIDANCE:
+        raise PlacementImpossible(
+            f"{card.model_id} answers in words: only image models are guided in two passes.",
+            param="sharding",
+        )
+    if wanted.sharding is Sharding.TENSOR:
+        check_tensors(card, wanted)
+
+
 def check_tensors(card: ModelCard, wanted: Wanted) -> None:
     """See that a model can be split inside of its layers.
 
@@ -202,6 +217,10 @@ def _check_meta(wanted: Wanted, nodes: int) -> None:
         if wanted.sharding is Sharding.TENSOR:
             raise PlacementImpossible(
                 f"A model is split by tensors over two nodes or more, and {why}.", param="sharding"
+            )
+        if wanted.sharding is Sharding.GUIDANCE:
+            raise PlacementImpossible(
+                f"The passes of a step are computed by two nodes, and {why}.", param="sharding"
             )
         raise _meta(f"{meta} links two nodes or more, and {why}.")
 

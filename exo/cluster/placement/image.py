@@ -43,7 +43,11 @@ def place_image(card: ModelCard, wanted: Wanted, nodes: Sequence[NodeResources])
         ModelNotFound: no node has its weights.
     """
     _check(card, wanted)
+    if wanted.sharding is Sharding.GUIDANCE:
+        check_passes(card, wanted)
     able = candidates(card, wanted, nodes)
+    if wanted.sharding is Sharding.GUIDANCE:
+        return guided(card, able)
     if wanted.layers:
         return _placement(card, manual(card, wanted, nodes))
     found = image_options(card, wanted, able)
@@ -76,9 +80,67 @@ def image_options(card: ModelCard, wanted: Wanted, able: Sequence[NodeResources]
     return found
 
 
+def check_passes(card: ModelCard, wanted: Wanted) -> None:
+    """See that two nodes can compute one pass of each step.
+
+    Raises:
+        PlacementImpossible: a step is one pass, or something else is asked for.
+    """
+    if card.image is None or not card.image.two_passes:
+        raise PlacementImpossible(
+            f"{card.model_id} computes a step in one pass: there is none for a second node.",
+            hint="docs/images.md says which models are guided in two.",
+            param="sharding",
+        )
+    if wanted.layers:
+        raise PlacementImpossible(
+            "Each of the two nodes has all layers, for one of the passes.", param="layers"
+        )
+    if wanted.min_nodes > 2:
+        raise PlacementImpossible(
+            f"The passes of a step are for 2 nodes, and {wanted.min_nodes} are asked for.",
+            param="min_nodes",
+        )
+    if wanted.instance_meta is InstanceMeta.LOCAL:
+        raise PlacementImpossible(
+            "local is for one node; the passes of a step are computed by two.",
+            param="instance_meta",
+        )
+
+
+def guided(card: ModelCard, able: Sequence[NodeResources]) -> Placement:
+    """Each of two nodes has the whole transformer, for one of the passes: the two that are done
+    soonest, of which one holds everything else as well.
+
+    Raises:
+        PlacementImpossible: there are no two that have room.
+    """
+    ordered = sorted(able, key=lambda node: _order(card, node))
+    whole = [Share(node, 0, card.n_layers) for node in ordered]
+    heads = [share for share in whole if _cast(card, share, first=True) is not None]
+    others = [share for share in whole if _cast(card, share, first=False) is not None]
+    pairs = [
+        (head, next((each for each in others if each.node is not head.node), None))
+        for head in heads
+    ]
+    found = [(head, other) for head, other in pairs if other is not None]
+    if not found:
+        first = "" if heads else f" {_does_not_fit(card, whole[0])}"
+        raise PlacementImpossible(
+            f"{card.model_id} does not fit on two nodes, once whole and once without what reads "
+            f"words and makes pixels: {len(heads)} and {len(others)} of {len(able)} have room."
+            f"{first}"
+        )
+
+    def slower(pair: tuple[Share, Share]) -> float:
+        return max(_order(card, share.node)[0] for share in pair)
+
+    return _placement(card, min(found, key=slower), Sharding.GUIDANCE)
+
+
 def _on_one(card: ModelCard, nodes: Sequence[NodeResources]) -> Placement:
     whole = [Share(node, 0, card.n_layers) for node in nodes]
-    fitting = [share for share in whole if _cast(card, share) is not None]
+    fitting = [share for share in whole if _cast(card, share, first=True) is not None]
     if not fitting:
         more = len(whole) - _NAMED
         rest = [f"So it is with {more} more."] if more > 0 else []
@@ -127,10 +189,12 @@ def _room(card: ModelCard, node: NodeResources, *, first: bool) -> int:
     return max(0, min(free // largest, card.n_layers))
 
 
-def _placement(card: ModelCard, shares: Sequence[Share]) -> Placement:
+def _placement(
+    card: ModelCard, shares: Sequence[Share], sharding: Sharding = Sharding.PIPELINE
+) -> Placement:
     shards: list[Shard] = []
     for rank, share in enumerate(shares):
-        cast = _cast(card, share)
+        cast = _cast(card, share, first=rank == 0)
         if cast is None:
             raise PlacementImpossible(_does_not_fit(card, share), hint=_HINT)
         shards.append(
@@ -139,13 +203,13 @@ def _placement(card: ModelCard, shares: Sequence[Share]) -> Placement:
                 node_id=share.node.node_id,
                 start_layer=share.start,
                 end_layer=share.end,
-                memory=needed(card, share, cast),
+                memory=needed(card, share, cast, first=rank == 0),
                 cast_float32=bool(cast),
             )
         )
     return Placement(
         model_id=card.model_id,
-        sharding=Sharding.PIPELINE,
+        sharding=sharding,
         instance_meta=InstanceMeta.LOCAL if len(shards) == 1 else InstanceMeta.TCP,
         context_length=card.context_length,
         concurrency=1,
@@ -154,19 +218,19 @@ def _placement(card: ModelCard, shares: Sequence[Share]) -> Placement:
     )
 
 
-def needed(card: ModelCard, share: Share, cast: Cast) -> int:
-    """Bytes that some of the blocks take on a node while it draws."""
+def needed(card: ModelCard, share: Share, cast: Cast, *, first: bool) -> int:
+    """Bytes that some of the blocks take on a node while it draws; the first of an instance has
+    everything else as well."""
     parts = card.parts.layers[share.start : share.end]
-    first = share.start == 0
     weights = sum(_loaded(part, card, cast) for part in parts)
     weights += _loaded(card.parts.embedding, card, cast) if first else 0
     return weights + _working(card, share.node, first=first)
 
 
-def _cast(card: ModelCard, share: Share) -> Cast | None:
+def _cast(card: ModelCard, share: Share, *, first: bool) -> Cast | None:
     """What the node casts to float32; None if its share does not fit either way."""
     for cast in casts(card, share.node):
-        if needed(card, share, cast) <= share.node.free_memory:
+        if needed(card, share, cast, first=first) <= share.node.free_memory:
             return cast
     return None
 
@@ -222,7 +286,7 @@ def _check(card: ModelCard, wanted: Wanted) -> None:
 def _does_not_fit(card: ModelCard, share: Share) -> str:
     whole = share.end - share.start == card.n_layers
     what = "" if whole else f" for blocks {share.start} to {share.end - 1}"
-    need = needed(card, share, casts(card, share.node)[-1])
+    need = needed(card, share, casts(card, share.node)[-1], first=share.start == 0)
     return (
         f"{card.model_id} needs {gib(need)} on {share.node.name}{what} and "
         f"{gib(share.node.free_memory)} is free for it."

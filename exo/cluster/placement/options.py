@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from exo.cluster.placement.choose import candidates, check_tensors, manual
-from exo.cluster.placement.image import image_options, place_image
+from exo.cluster.placement.choose import candidates, check_sharding, check_tensors, manual
+from exo.cluster.placement.image import check_passes, guided, image_options, place_image
 from exo.cluster.placement.pipeline import pipelines, planned
 from exo.cluster.placement.plan import Ask, Planned, Share, plan
 from exo.cluster.placement.tensor import tensors
@@ -47,8 +47,7 @@ def place(
     """
     if card.image is not None:
         return place_image(card, wanted, nodes)
-    if wanted.sharding is Sharding.TENSOR:
-        check_tensors(card, wanted)
+    check_sharding(card, wanted)
     able = candidates(card, wanted, nodes)
     ask = Ask(card, wanted, links)
     if wanted.layers:
@@ -67,7 +66,7 @@ def options(
     links: Iterable[LinkInfo] = (),
 ) -> list[Option]:
     """The distinct ways to place a model: over each number of nodes that is worth a look the best
-    pipeline, and the split by tensors.
+    pipeline, and the split by tensors; of an image model, by the passes of a step.
 
     Raises:
         ModelNotFound: no node has its weights.
@@ -95,7 +94,18 @@ def _image_options(card: ModelCard, wanted: Wanted, nodes: Sequence[NodeResource
             rows.append(Option(Sharding.PIPELINE, meta, size, each, None))
         else:
             rows.append(Option(Sharding.PIPELINE, meta, size, None, each.message))
-    return rows
+    return [*rows, _guidance_option(card, wanted, nodes)]
+
+
+def _guidance_option(card: ModelCard, wanted: Wanted, nodes: Sequence[NodeResources]) -> Option:
+    wanted = wanted.model_copy(update={"sharding": Sharding.GUIDANCE})
+    placement, reason = None, None
+    try:
+        check_passes(card, wanted)
+        placement = guided(card, candidates(card, wanted, nodes))
+    except PlacementImpossible as error:
+        reason = error.message
+    return Option(Sharding.GUIDANCE, InstanceMeta.TCP, 2, placement, reason)
 
 
 def _tensor_options(

@@ -47,7 +47,8 @@ class Wanted(Model):
     def linked(self) -> bool:
         """Whether it can only be over two nodes or more."""
         meta = self.instance_meta
-        return self.sharding is Sharding.TENSOR or meta not in {None, InstanceMeta.LOCAL}
+        whole = self.sharding is Sharding.PIPELINE
+        return not whole or meta not in {None, InstanceMeta.LOCAL}
 
     @property
     def grouped(self) -> bool:

@@ -16,7 +16,7 @@ from tests.cluster.lab import AnyModel, Lab, Member
 from tests.cluster.test_cluster import is_status
 from tests.inference.image.conftest import Folders
 
-VARIANT = "flux.2-klein-4b"
+VARIANT = "flux.2-klein-base-4b"
 
 
 class Folder(AnyModel):
@@ -82,8 +82,11 @@ async def test_any_node_has_one_or_two_draw_and_the_pictures_are_the_same(
     assert await drawn(members[1], one) == expected
     two = await instance_of(members, folders(VARIANT), min_nodes=2)
     assert len(two.placement.shards) == 2
+    guided = await instance_of(members, folders(VARIANT), sharding="guidance")
+    assert [shard.end_layer for shard in guided.placement.shards] == [3, 3]
     for member in members:
         assert await drawn(member, two) == expected
+        assert await drawn(member, guided) == expected
 
 
 async def test_pictures_are_shared_out_and_outlive_one_of_those_who_draw(

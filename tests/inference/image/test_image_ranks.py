@@ -2,6 +2,7 @@
 to send is to have the next rank compute."""
 
 import json
+import math
 import shutil
 import struct
 from collections import deque
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import msgpack
 import pytest
 from mflux.models.common.config.model_config import ModelConfig
 
@@ -40,14 +42,23 @@ class Loop:
     def __init__(self, ranks: Sequence[MfluxEngine]) -> None:
         self.came: deque[Frame] = deque()
         self.frames: list[Frame] = []
-        self.broken = False
+        self.broken = self.spoil = False
+        self.given_up: list[str] = []
         for rank, engine in enumerate(ranks):
             engine.start(_Link(self, ranks, rank), 1, self.wait)
 
     def wait(self) -> Frame:
         if self.broken:
             raise RingError("gone")
-        return self.came.popleft()
+        frame = self.came.popleft()
+        return _flattened(frame) if self.spoil else frame
+
+
+def _flattened(frame: Frame) -> Frame:
+    """With a tensor of another shape."""
+    said = msgpack.unpackb(frame.body)
+    name, shape = said["tensors"][0]
+    return replace(frame, body=msgpack.packb({**said, "tensors": [(name, [math.prod(shape)])]}))
 
 
 class _Link:
@@ -57,7 +68,9 @@ class _Link:
         self._loop, self._ranks, self._following = loop, ranks, (rank + 1) % len(ranks)
 
     def allow_silence(self, seconds: float) -> None: ...
-    def give_up(self, reason: str) -> None: ...
+    def give_up(self, reason: str) -> None:
+        self._loop.given_up.append(reason)
+
     def send(self, frame: Frame, life: int) -> None:
         assert life == 1
         whole = replace(frame, tensors=(memoryview(b"".join(frame.tensors)),))
@@ -130,15 +143,20 @@ def _only_block(folder: Path, copy: Path, index: int) -> Path:
     """A copy in which the weights of the other block are not numbers."""
     shutil.copytree(folder, copy)
     for file in (copy / "transformer").glob("*.safetensors"):
-        whole = bytearray(file.read_bytes())
-        (length,) = struct.unpack("<Q", whole[:8])
-        header = json.loads(whole[8 : 8 + length])
-        for name, entry in header.items():
-            if name.startswith(f"transformer_blocks.{1 - index}."):
-                first, last = (8 + length + offset for offset in entry["data_offsets"])
-                whole[first:last] = b"\xff" * (last - first)
-        file.write_bytes(whole)
+        _blank(file, f"transformer_blocks.{1 - index}.")
     return copy
+
+
+def _blank(file: Path, start: str) -> None:
+    """Have what begins so be no numbers."""
+    whole = bytearray(file.read_bytes())
+    (length,) = struct.unpack("<Q", whole[:8])
+    header = json.loads(whole[8 : 8 + length])
+    for name, entry in header.items():
+        if name.startswith(start) and name != "__metadata__":
+            first, last = (8 + length + offset for offset in entry["data_offsets"])
+            whole[first:last] = b"\xff" * (last - first)
+    file.write_bytes(whole)
 
 
 def test_a_rank_loads_its_blocks_alone(folders: Folders) -> None:
@@ -163,6 +181,79 @@ def test_what_all_looks_have_in_common_travels_once(folders: Folders) -> None:
     assert len(steps) == 6  # Two looks for each step.
     sizes = [frame.tensors[0].nbytes for frame in steps]
     assert sizes[0] > sizes[2] == sizes[4]
+
+
+GUIDED = ["flux.2-klein-base-4b", "qwen-image", "qwen-image-edit-2511", "z-image"]
+
+
+def guided_ranks(*folders: Path) -> list[MfluxEngine]:
+    """Each with the whole transformer, for one of the passes."""
+    engines = []
+    for rank, folder in enumerate(folders):
+        engine = MfluxEngine(with_kernels=False)
+        fields = {"rank": rank, "size": 2, "end_layer": 99, "guidance": True}
+        engine.load(load_of(folder).model_copy(update=fields), lambda *_: None)
+        engines.append(engine)
+    return engines
+
+
+@pytest.mark.parametrize("variant", GUIDED)
+def test_two_ranks_that_compute_a_pass_each_draw_what_one_does(
+    engines: Engines, folders: Folders, variant: str
+) -> None:
+    ranks = guided_ranks(*[folders(variant)] * 2)
+    loop = Loop(ranks)
+    for spec in (
+        spec_of(variant, guidance=3.0, negative_prompt="blurred"),
+        spec_of(variant, guidance=2.0, seed=9, prompt="something else", width=96),
+    ):
+        assert draw(ranks[0], spec) == draw(engines(variant), spec)
+    asked, answered = (
+        [frame for frame in loop.frames if frame.kind is kind] for kind in (Kind.STEP, Kind.RESULT)
+    )
+    assert len(asked) == len(answered) == 4, "one for each step of the two pictures"
+
+
+def test_without_guidance_a_step_is_computed_by_one(engines: Engines, folders: Folders) -> None:
+    variant = "flux.2-klein-base-4b"
+    ranks = guided_ranks(*[folders(variant)] * 2)
+    loop = Loop(ranks)
+    spec = spec_of(variant, guidance=1.0)
+    assert draw(ranks[0], spec) == draw(engines(variant), spec)
+    assert not loop.frames
+
+
+def test_the_other_pass_needs_the_transformer_alone(
+    engines: Engines, folders: Folders, tmp_path: Path
+) -> None:
+    variant = "z-image"
+    copy = Path(shutil.copytree(folders(variant), tmp_path / "copy"))
+    for part in ("text_encoder", "vae"):
+        for file in (copy / part).glob("*.safetensors"):
+            _blank(file, "")
+    ranks = guided_ranks(folders(variant), copy)
+    Loop(ranks)
+    spec = spec_of(variant, guidance=3.0)
+    assert draw(ranks[0], spec) == draw(engines(variant), spec)
+
+
+def test_ranks_of_passes_do_not_take_nonsense(folders: Folders) -> None:
+    variant = "z-image"
+    ranks = guided_ranks(*[folders(variant)] * 2)
+    loop = Loop(ranks)
+    draw(ranks[0], spec_of(variant, guidance=3.0))
+    asked = next(frame for frame in loop.frames if frame.kind is Kind.STEP)
+    # As if there were one pass more, or none.
+    for wrong in (b"\x02", b"\x00"):
+        body = asked.body.replace(b"\xa5which\x01", b"\xa5which" + wrong)
+        assert body != asked.body
+        with pytest.raises(RingError):
+            ranks[1].receive(replace(asked, body=body))
+    steps = ranks[0].begin(spec_of(variant, guidance=3.0)).steps()
+    loop.spoil = True
+    with pytest.raises(RingError, match="no look"):
+        next(steps)
+    assert loop.given_up
 
 
 def test_a_ring_that_breaks_ends_the_picture_and_nothing_else(

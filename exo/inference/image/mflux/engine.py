@@ -17,9 +17,18 @@ from exo.inference.image.mflux.asked import Asked
 from exo.inference.image.mflux.canvas import to_png
 from exo.inference.image.mflux.facts import facts
 from exo.inference.image.mflux.family import Encoded, Family, Look, look_alone
-from exo.inference.image.mflux.loading import in_float32, open_family, pack_for, read, read_blocks
+from exo.inference.image.mflux.frames import Await
+from exo.inference.image.mflux.loading import (
+    in_float32,
+    open_family,
+    pack_for,
+    read,
+    read_blocks,
+    read_transformer,
+)
+from exo.inference.image.mflux.passes import FirstPass, OtherPass
 from exo.inference.image.mflux.picture import MfluxPicture
-from exo.inference.image.mflux.ranks import Await, Follower, Head
+from exo.inference.image.mflux.ranks import Follower, Head
 from exo.inference.image.mflux.split import Stage
 from exo.inference.kernels.use import use_kernels
 from exo.inference.messages import Load
@@ -46,8 +55,8 @@ class MfluxEngine:
         self._traits: ImageTraits | None = None
         self._look: Look | None = None
         self._stage: Stage | None = None
-        self._rank, self._last = 0, False
-        self._follower: Follower | None = None
+        self._rank, self._size = 0, 1
+        self._follower: Follower | OtherPass | None = None
         self._encoded: OrderedDict[str, Encoded] = OrderedDict()
 
     def load(self, load: Load, progress: OnProgress) -> int:
@@ -58,14 +67,15 @@ class MfluxEngine:
         if self._kernels is not None or load.cast_float32:
             in_float32(self._family)
         self._traits = card.image
-        self._rank = load.rank
-        if load.size > 1:
+        self._rank, self._size = load.rank, load.size
+        if load.size > 1 and not load.guidance:
             self._stage = Stage(self._family, load.start_layer, load.end_layer)
-            self._last = load.rank == load.size - 1
-        if self._stage and load.rank > 0:
+        if load.rank == 0:
+            size = read(self._family, progress)
+        elif self._stage:
             size = read_blocks(self._stage.blocks, progress)
         else:
-            size = read(self._family, progress)
+            size = read_transformer(self._family, progress)
         mx.reset_peak_memory()
         return size
 
@@ -84,7 +94,7 @@ class MfluxEngine:
         family, traits = self._loaded()
         look = self._look
         if look is None:
-            if self._stage is not None:
+            if self._size > 1:
                 raise RingError("The ring of this model's nodes does not stand.", retry_after=2)
             look = look_alone(family)
         return MfluxPicture(family, traits, spec, self._encode, look)
@@ -100,12 +110,18 @@ class MfluxEngine:
 
     def start(self, ring: Ring, life: int, wait: Await) -> None:
         family, _ = self._loaded()
-        if self._stage is None:
+        if self._size == 1:
             raise EngineError("The whole model is here: there is no ring to start.")
-        if self._rank == 0:
-            self._look = Head(family, self._stage, ring, life, wait).look
-        else:
-            self._follower = Follower(family, self._stage, ring, life, last=self._last)
+        match self._rank, self._stage:
+            case 0, None:
+                self._look = FirstPass(family, ring, life, wait).look
+            case 0, Stage() as stage:
+                self._look = Head(family, stage, ring, life, wait).look
+            case _, None:
+                self._follower = OtherPass(family, ring, life)
+            case rank, Stage() as stage:
+                last = rank == self._size - 1
+                self._follower = Follower(family, stage, ring, life, last=last)
 
     def stop(self) -> None:
         self._look, self._follower = None, None

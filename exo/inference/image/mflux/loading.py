@@ -116,6 +116,18 @@ def read(family: Family, progress: OnProgress) -> int:
     return sum(size_of(module) for _, module in family.modules())
 
 
+def read_transformer(family: Family, progress: OnProgress) -> int:
+    """Read what looks at pictures alone; return its bytes."""
+    module = dict(family.modules())["transformer"]
+    pieces = list(_pieces(module))
+    for done, piece in enumerate(pieces):
+        progress(done, len(pieces))
+        mx.eval(piece.parameters())
+    mx.eval(module.parameters())
+    progress(len(pieces), len(pieces))
+    return size_of(module)
+
+
 def read_blocks(blocks: Sequence[nn.Module], progress: OnProgress) -> int:
     """Read some blocks alone; return their bytes. What else they need is read when it is."""
     for done, block in enumerate(blocks):
