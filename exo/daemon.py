@@ -20,6 +20,7 @@ from exo import __version__
 from exo.api.app import make_app
 from exo.api.context import Context
 from exo.api.image_store import ImageStore
+from exo.api.meters import Meters
 from exo.api.views import state_view
 from exo.cluster.catalogue import Catalogue
 from exo.cluster.local import NodeOptions
@@ -28,12 +29,14 @@ from exo.cluster.node import Node
 from exo.cluster.replica import utc_now
 from exo.cluster.security import Security
 from exo.cluster.serving import Serving, ServingOptions
+from exo.cluster.tracing import Tracing
 from exo.cluster.worker import WorkerOptions
 from exo.config import Paths, Settings
 from exo.device.blas import blas_environment
 from exo.device.measure import cached, measure
 from exo.errors import AlreadyRunning, ConfigError, EngineError, HomeError, PortInUse
 from exo.inference.kernels.built import kernels_state
+from exo.logs import LEVEL_VARIABLE, LogFormat
 from exo.models.registry import Registry
 from exo.p2p.assemble import keep_to_machine, make_network
 from exo.p2p.identity import load_identity
@@ -176,7 +179,7 @@ class _Daemon:
             WorkerOptions(
                 node_id=network.peer_id,
                 engine=settings.engine,
-                environment=self._environment,
+                environment={**self._environment, LEVEL_VARIABLE: settings.log_level},
                 spare_runners=settings.spare_runners,
                 prefix_cache_bytes=settings.prefix_cache_mb * 2**20,
                 max_queue=settings.max_queue,
@@ -193,6 +196,7 @@ class _Daemon:
     def _make_context(self, node: Node, cluster: SecretFile) -> Context:
         settings = self._settings
         catalogue = Catalogue(node)
+        meters = Meters()
         options = ServingOptions(auto_place=settings.auto_place, wait=settings.auto_place_wait)
         return Context(
             node=node,
@@ -200,6 +204,8 @@ class _Daemon:
             serving=Serving(node, catalogue, options),
             security=Security(node.network, cluster, node),
             images=ImageStore(self._paths.images, settings.images_mb * 2**20),
+            tracing=Tracing(node.network, meters),
+            meters=meters,
         )
 
     def _ready(self, context: Context, api: str) -> None:
@@ -322,7 +328,6 @@ def _only_one(paths: Paths) -> None:
 
 def _log_to_file(paths: Paths, settings: Settings) -> None:
     """One rotated log file; warnings also on the terminal, if there is one."""
-    form = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     file = logging.handlers.RotatingFileHandler(
         paths.log, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8"
     )
@@ -332,7 +337,7 @@ def _log_to_file(paths: Paths, settings: Settings) -> None:
         terminal.setLevel(logging.WARNING)
         handlers.append(terminal)
     for handler in handlers:
-        handler.setFormatter(form)
+        handler.setFormatter(LogFormat())
     # The log must not stop the daemon, also when its disk is full.
     logging.raiseExceptions = False
     logging.basicConfig(level=settings.log_level.upper(), handlers=handlers, force=True)

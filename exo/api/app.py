@@ -9,10 +9,13 @@ from exo.api import (
     completions,
     images,
     instances,
+    metrics,
     middleware,
     models,
     nodes,
     ollama,
+    recording,
+    requests,
     security,
     stored_images,
 )
@@ -32,15 +35,19 @@ ROUTES: list[Route] = [
     *ollama.ROUTES,
     *images.ROUTES,
     *stored_images.ROUTES,
+    *requests.ROUTES,
+    *metrics.ROUTES,
 ]
 
 
 def make_app(context: Context, *, host: str, max_body: int) -> web.Application:
     """The application. `host` is the address it will listen on, `max_body` in bytes."""
     app = web.Application(
-        client_max_size=max_body, middlewares=[middleware.errors, middleware.guard(host)]
+        client_max_size=max_body,
+        middlewares=[recording.record, middleware.errors, middleware.guard(host)],
     )
     app[CONTEXT] = context
+    app.on_response_prepare.append(recording.name_response)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, route.handler)
     add_openapi(app, ROUTES)

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from exo.api.image_store import ImageStore
+from exo.api.meters import Meters
 from exo.cluster.catalogue import Catalogue
 from exo.cluster.node import Node
 from exo.cluster.security import Security
 from exo.cluster.serving import Serving
 from exo.cluster.state import Instance
+from exo.cluster.tracing import Tracing
 from exo.errors import Unavailable
 from exo.models.card import ModelCard
 
@@ -23,6 +25,8 @@ class Context:
     serving: Serving
     security: Security
     images: ImageStore
+    tracing: Tracing
+    meters: Meters
     draining: bool = False
 
     async def begin(self, model: str) -> Instance:

@@ -1,8 +1,7 @@
-"""What holds for every request: its id, who may ask, and the one shape of errors."""
+"""What holds for every request: who may ask, and the one shape of errors."""
 
 import ipaddress
 import logging
-import secrets
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -21,11 +20,9 @@ class _MethodNotAllowed(RequestError):
 
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every failure as an error object, OpenAI's or that of the API that was asked, with the
-    request's id in a header."""
-    request_id = f"req_{secrets.token_hex(12)}"
+    """Every failure as an error object, OpenAI's or that of the API that was asked."""
     try:
-        response = await handler(request)
+        return await handler(request)
     except ExoError as error:
         response = error_response(error, request.path)
     except web.HTTPRequestEntityTooLarge:
@@ -44,12 +41,10 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = error_response(RequestError(error.reason), request.path)
     except Exception:
         # The edge of the process: what no one foresaw is logged here, with where it happened.
-        log.exception("%s %s failed (%s)", request.method, request.path, request_id)
+        log.exception("A request failed.")
         response = error_response(
             ExoError("exo failed to answer this.", hint="See `exo logs`."), request.path
         )
-    if not response.prepared:
-        response.headers["x-request-id"] = request_id
     return response
 
 

@@ -1,6 +1,7 @@
 """Requests to instances, whichever node computes them."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -17,10 +18,12 @@ from exo.cluster.remote import (
 from exo.cluster.replica import Replica
 from exo.cluster.requests import Output
 from exo.cluster.state import Instance
+from exo.cluster.trace import Recording, recording
 from exo.cluster.worker import Worker
-from exo.errors import PeerError, Unavailable
+from exo.errors import ExoError, PeerError, Unavailable
 from exo.inference.image.types import DrawRequest
 from exo.inference.types import GenerateRequest
+from exo.logs import request_id
 from exo.p2p.network import Body, Network
 
 Asked = GenerateRequest | DrawRequest
@@ -45,10 +48,16 @@ class Generations:
             Unavailable: the instance is not ready, or its node cannot be reached (any more).
             ExoError: the runner refused the request, or died.
         """
+        request = request.model_copy(update={"trace_id": request_id.get()})
         node_id = instance.placement.shards[0].node_id
         if node_id == self._network.peer_id:
-            return self._worker.generate(instance, request)
-        return self._run_away(node_id, instance, request)
+            outputs = self._worker.generate(instance, request)
+        else:
+            outputs = self._run_away(node_id, instance, request)
+        one = recording.get()
+        if one is None or (isinstance(request, GenerateRequest) and request.dry):
+            return outputs
+        return _recorded(one, instance, request, outputs)
 
     def load(self, instance: Instance) -> int:
         """Requests that this node knows an instance to be working on."""
@@ -89,7 +98,25 @@ class Generations:
 
     async def _serve(self, _: str, body: Body) -> AsyncGenerator[Body]:
         asked = unpack_generation(body)
+        request_id.set(asked.request.trace_id)  # This task is the request's own.
         instance = find_instance(self._replica.state, asked.instance_id)
         async with aclosing(self._worker.generate(instance, asked.request)) as outputs:
             async for output in outputs:
                 yield pack_output(output)
+
+
+async def _recorded(
+    one: Recording, instance: Instance, request: Asked, outputs: AsyncGenerator[Output]
+) -> AsyncGenerator[Output]:
+    """The same outputs, written down in the trace of the request that is being answered."""
+    generation = one.begin(instance, request, time.monotonic())
+    try:
+        async with aclosing(outputs):
+            async for output in outputs:
+                generation.saw(output, time.monotonic())
+                yield output
+    except ExoError as error:
+        generation.fail(error)
+        raise
+    finally:
+        generation.close(time.monotonic())

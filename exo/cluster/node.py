@@ -37,7 +37,7 @@ from exo.cluster.worker import Worker, WorkerOptions
 from exo.device.profile import DeviceProfile, Memory
 from exo.errors import PeerError
 from exo.inference.image.types import DrawRequest
-from exo.inference.messages import DraftStats, RingStats
+from exo.inference.messages import DraftStats, LoadStats, RingStats
 from exo.inference.types import GenerateRequest
 from exo.models.card import ModelCard
 from exo.models.registry import Registry
@@ -145,6 +145,10 @@ class Node:
     def ring_stats(self, instance: Instance) -> RingStats | None:
         """How an instance's ring worked some seconds ago; None if it has not, or has none."""
         return self._stats(instance, self.worker.ring_stats, "rings", RingStats)
+
+    def load_stats(self, instance: Instance) -> LoadStats | None:
+        """What an instance has to do; None before it is ready, or if its rank 0 is not here."""
+        return self.worker.load_stats.get(instance.instance_id)
 
     def draft_stats(self, instance: Instance) -> DraftStats | None:
         """What became of an instance's drafts, some seconds ago; None if it has none."""

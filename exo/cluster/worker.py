@@ -6,9 +6,10 @@ Woken by a change of the state, the end of a runner or a timer, never by polling
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from exo.cluster import groups
 from exo.cluster.loads import WorkerOptions, load_message
@@ -49,6 +50,7 @@ from exo.inference.messages import (
     Failed,
     FromRunner,
     Listening,
+    LoadStats,
     Progress,
     Ready,
     RingLost,
@@ -56,6 +58,7 @@ from exo.inference.messages import (
 )
 from exo.inference.runner.process import QUIET_SECONDS, Quiet, RunnerProcess
 from exo.inference.types import GenerateRequest
+from exo.logs import outside
 from exo.models.card import ModelCard
 
 log = logging.getLogger(__name__)
@@ -79,7 +82,17 @@ class _Local:
     quiet: bool = False
     stats: RingStats | None = None
     drafts: DraftStats | None = None
+    load: LoadStats | None = None
     task: asyncio.Task[None] | None = None
+
+    def keep(self, told: RingStats | DraftStats | LoadStats) -> None:
+        match told:
+            case RingStats():
+                self.stats = told
+            case DraftStats():
+                self.drafts = told
+            case LoadStats():
+                self.load = told
 
 
 class Worker:
@@ -164,6 +177,15 @@ class Worker:
             if local.runner and local.drafts
         }
 
+    @property
+    def load_stats(self) -> dict[str, LoadStats]:
+        """What the instances whose rank 0 is here have to do, by instance."""
+        return {
+            local.runner.instance_id: local.load
+            for local in self._locals.values()
+            if local.runner and local.load
+        }
+
     def load(self, instance: Instance) -> int:
         """Requests that this node's rank 0 of the instance is working on."""
         local = self._locals.get(runner_key(instance.instance_id, 0))
@@ -217,8 +239,9 @@ class Worker:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(work)
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        # A runner outlives the request that its instance was placed for.
+        task = asyncio.get_running_loop().create_task(work, context=outside())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -237,7 +260,7 @@ class Worker:
     async def _supervise(self, key: str, local: _Local, instance: Instance, shard: Shard) -> None:
         """One life of one runner, from start to end."""
         local.ready_at, local.failure, local.epoch, local.quiet = None, None, None, False
-        local.stats = local.drafts = None
+        local.stats = local.drafts = local.load = None
         local.runner = Runner(
             runner_id=uuid.uuid4().hex,
             instance_id=instance.instance_id,
@@ -311,10 +334,8 @@ class Worker:
                 )
                 await self._tell(local, status=RunnerStatus.CONNECTING, ring=ring)
                 self._form_rings()
-            case RingStats():
-                local.stats = message
-            case DraftStats():
-                local.drafts = message
+            case RingStats() | DraftStats() | LoadStats():
+                local.keep(message)
             case RingLost(reason=reason):
                 local.ready_at = None
                 await self._tell(local, status=RunnerStatus.CONNECTING, error=reason)

@@ -49,8 +49,10 @@ class Sampled:
     """One sampled token. When `finish_reason` is STOP it is an end-of-text token, not text.
 
     `top` are the likeliest (token, log probability) pairs, as many as were asked for;
-    `cached_tokens` is how many of the prompt's tokens were in the prefix cache. With a `failure`
-    there is no token: the sequence has ended, since its grammar could not be followed.
+    `cached_tokens` is how many of the prompt's tokens were in the prefix cache. `seconds` is how
+    long each stage computed the step that it comes from, and `prompt_seconds`, with a sequence's
+    first token, the steps of its prompt before that. With a `failure` there is no token: the
+    sequence has ended, since its grammar could not be followed.
     """
 
     sequence_id: int
@@ -60,6 +62,8 @@ class Sampled:
     top: Sequence[tuple[int, float]] = field(default=())
     cached_tokens: int = 0
     failure: str | None = None
+    seconds: tuple[float, ...] = ()
+    prompt_seconds: tuple[float, ...] = ()
 
 
 # Makes every rank compute a chunk of a prompt and two tokens. No sequence of a request has its id.

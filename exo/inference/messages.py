@@ -211,6 +211,17 @@ class DraftStats(Wire):
     off: str | None = None
 
 
+class LoadStats(Wire):
+    """What rank 0 has to do: sequences (of an image model: requests) that are computed and that
+    wait, and bytes of KV memory of its shard that those computed may come to need, of how many."""
+
+    type: Literal["load_stats"] = "load_stats"
+    running: int
+    waiting: int
+    kv_reserved: int = 0
+    kv_capacity: int = 0
+
+
 class RequestFailed(Wire):
     type: Literal["request_failed"] = "request_failed"
     request_id: str
@@ -232,6 +243,7 @@ FromRunner = Annotated[
     | RingLost
     | RingStats
     | DraftStats
+    | LoadStats
     | Failed
     | Accepted
     | Tokens

@@ -9,10 +9,11 @@ last one are known, unless drafts are worth more: a draft follows what is known.
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from exo.errors import RingError
+from exo.inference.course import Course
 from exo.inference.drafts import Drafter
 from exo.inference.engine import Sampled, SequenceSpec
 from exo.inference.meter import Meter
@@ -20,7 +21,6 @@ from exo.inference.pace import ChunkSize, MicroBatches
 from exo.inference.prefix_index import PrefixIndex
 from exo.inference.speculation import Speculation, agreed
 from exo.inference.steps import (
-    LAST_SAMPLED,
     Chosen,
     Close,
     Decode,
@@ -56,32 +56,7 @@ class PlannerOptions:
     ahead: bool = True
 
 
-@dataclass
-class _Sequence:
-    """`position`: tokens in the caches when all planned steps are done; `planned`: tokens that
-    they will have sampled."""
-
-    spec: SequenceSpec
-    position: int = 0
-    planned: int = 0
-    cached: int = 0
-    generated: list[int] = field(default_factory=list[int])
-    opened: bool = False
-    closed: bool = False
-    entry: int | None = None
-
-    @property
-    def prompt_done(self) -> bool:
-        return self.position >= len(self.spec.prompt) - 1
-
-    def next_token(self) -> int:
-        """What the next decode step computes."""
-        if self.planned > len(self.generated):
-            return LAST_SAMPLED
-        return self.generated[-1] if self.generated else self.spec.prompt[-1]
-
-
-_Taken = tuple[_Sequence, list[_Drawn], str | None]
+_Taken = tuple[Course, list[_Drawn], str | None]
 
 
 @dataclass(frozen=True)
@@ -89,7 +64,7 @@ class _Flight:
     """A step whose result has not come, and whose tokens it is to bring."""
 
     step: Step
-    rows: tuple[_Sequence, ...] = ()
+    rows: tuple[Course, ...] = ()
     group: int | None = None
     drafts: tuple[tuple[int, ...], ...] = ()
     sent: float = 0.0
@@ -112,7 +87,7 @@ class Planner:
         self.batches = MicroBatches(options.stages)
         self.meter = Meter(options.stages)
         self.speculation = Speculation(drafter, self.batches)
-        self._sequences: dict[int, _Sequence] = {}
+        self._sequences: dict[int, Course] = {}
         self._queue: deque[int] = deque()
         self._groups: dict[int, list[int]] = {}
         self._turns: dict[Lane, int] = {}
@@ -138,7 +113,7 @@ class Planner:
     def add(self, specs: Sequence[SequenceSpec]) -> None:
         """Begin to compute sequences."""
         for spec in specs:
-            self._sequences[spec.sequence_id] = _Sequence(spec)
+            self._sequences[spec.sequence_id] = Course(spec)
             self._queue.append(spec.sequence_id)
 
     def remove(self, sequence_ids: Sequence[int]) -> None:
@@ -194,7 +169,8 @@ class Planner:
             raise RingError(f"The result of step {result.number} is not of its rows.")
         self._flights.popleft()
         self._observe(flight, result, now)
-        return [told for each in self._taken(flight, result) for told in self._told(*each)]
+        found = self._taken(flight, result)
+        return [told for each in found for told in self._told(*each, seconds=result.seconds)]
 
     def _taken(self, flight: _Flight, result: Result) -> list[_Taken]:
         """By row of a step, what was sampled for it, as far as its draft was right; the rest of
@@ -283,7 +259,7 @@ class Planner:
             self._queue.popleft()
             self._join(sequence)
 
-    def _open(self, sequence: _Sequence) -> None:
+    def _open(self, sequence: Course) -> None:
         spec = sequence.spec
         entry, length = None, 0
         if spec.use_prefix_cache:
@@ -304,7 +280,7 @@ class Planner:
             )
         )
 
-    def _join(self, sequence: _Sequence) -> None:
+    def _join(self, sequence: Course) -> None:
         prompt = sequence.spec.prompt[:-1]
         if sequence.spec.use_prefix_cache and len(prompt) - sequence.cached >= _WORTH_KEEPING:
             self._keep(sequence, prompt)
@@ -312,13 +288,13 @@ class Planner:
         self._groups.setdefault(group, []).append(sequence.spec.sequence_id)
         self._ops.append(Join(sequence=sequence.spec.sequence_id, group=group))
 
-    def _group_for(self, sequence: _Sequence) -> int:
+    def _group_for(self, sequence: Course) -> int:
         if not self._options.batchable:
             return sequence.spec.sequence_id
         wanted = self.batches.groups(self.decoding + 1)
         return min(range(wanted), key=lambda group: len(self._groups.get(group, ())))
 
-    def _keep(self, sequence: _Sequence, tokens: Sequence[int]) -> None:
+    def _keep(self, sequence: Course, tokens: Sequence[int]) -> None:
         entry = self._prefixes.reserve()
         self._ops.append(Keep(sequence=sequence.spec.sequence_id, entry=entry))
         self._forget(self._prefixes.put(entry, tokens))
@@ -328,7 +304,7 @@ class Planner:
 
     # Ends.
 
-    def _close(self, sequence: _Sequence) -> None:
+    def _close(self, sequence: Course) -> None:
         """Have the ranks forget a sequence, and keep what is of use of it. Its last tokens may not
         be known yet, so what the entry holds is said when they are."""
         if sequence.closed or not sequence.opened:
@@ -346,7 +322,7 @@ class Planner:
                     del self._groups[group]
                     self._turns.pop(group, None)
 
-    def _end(self, sequence: _Sequence) -> None:
+    def _end(self, sequence: Course) -> None:
         self._close(sequence)
         self.speculation.forget(sequence.spec.sequence_id)
         if sequence.entry is not None:
@@ -355,7 +331,10 @@ class Planner:
             entry = sequence.entry
             self._forget(self._prefixes.put(entry, tokens) if known else [entry])
 
-    def _sampled(self, sequence: _Sequence, token: int, chosen: Chosen | None) -> Sampled:
+    def _sampled(
+        self, sequence: Course, token: int, chosen: Chosen | None, seconds: tuple[float, ...]
+    ) -> Sampled:
+        first = not sequence.generated
         sequence.generated.append(token)
         reason = None
         if token in self._options.end_tokens:
@@ -373,11 +352,19 @@ class Planner:
             logprob=shown.logprob if shown else None,
             top=shown.top if shown else (),
             cached_tokens=sequence.cached,
+            seconds=seconds,
+            prompt_seconds=sequence.spent if first else (),
         )
 
-    def _told(self, sequence: _Sequence, found: list[_Drawn], failure: str | None) -> list[Sampled]:
+    def _told(
+        self,
+        sequence: Course,
+        found: list[_Drawn],
+        failure: str | None,
+        seconds: tuple[float, ...],
+    ) -> list[Sampled]:
         if failure is None:
-            return [self._sampled(sequence, *drawn) for drawn in found]
+            return [self._sampled(sequence, *drawn, seconds=seconds) for drawn in found]
         del self._sequences[sequence.spec.sequence_id]
         self._end(sequence)
         return [Sampled(sequence.spec.sequence_id, token=-1, failure=failure)]
@@ -387,8 +374,10 @@ class Planner:
         decode = isinstance(flight.step.work, Decode)
         self.meter.landed(result.seconds, flight.sent, decode=decode)
         match flight.step.work:
-            case Prefill(tokens=tokens):
+            case Prefill(sequence=name, tokens=tokens):
                 self.chunks.prefilled(len(tokens), slowest)
+                if sequence := self._sequences.get(name):
+                    sequence.spend(result.seconds)
             case Decode() as work:
                 self.chunks.decoded(slowest)
                 self.batches.observe(work.computed, slowest)

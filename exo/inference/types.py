@@ -69,6 +69,7 @@ class GenerateRequest(Wire):
     ("none": not at all), as far as the template knows. One that `continues` goes on with the last
     message, the assistant's. One that is `dry` only wants the prompt back, as tokens and text. A
     prompt that is text gets the tokenizer's own tokens around it, unless `special` is false.
+    `trace_id` is the id of the HTTP request, for logs.
     """
 
     request_id: str
@@ -87,6 +88,7 @@ class GenerateRequest(Wire):
     continues: bool = False
     dry: bool = False
     special: bool = True
+    trace_id: str = ""
 
 
 class FinishReason(StrEnum):
@@ -135,7 +137,9 @@ class PrefixCacheHit(StrEnum):
 
 
 class Stats(Wire):
-    """Of one finished request. Times in seconds since it reached the runner, memory in bytes."""
+    """Of one finished request. Times in seconds since it reached the runner, memory in bytes.
+    `prefill_stages` and `decode_stages` say how long each stage computed steps of its prompt, and
+    steps that gave it a token."""
 
     prompt_tokens: int
     generation_tokens: int
@@ -148,3 +152,5 @@ class Stats(Wire):
     prompt_tps: float
     generation_tps: float
     peak_memory_usage: int
+    prefill_stages: tuple[float, ...] = ()
+    decode_stages: tuple[float, ...] = ()

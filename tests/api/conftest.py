@@ -11,6 +11,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from exo.api.app import make_app
 from exo.api.context import Context
 from exo.api.image_store import ImageStore
+from exo.api.meters import Meters
+from exo.cluster.tracing import Tracing
 
 from .painter import Studio, studio
 from .stub import StubNode, StubSecurity
@@ -38,13 +40,15 @@ class Served:
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    node, security = StubNode(), StubSecurity()
+    node, security, meters = StubNode(), StubSecurity(), Meters()
     context = Context(
         node=cast("Any", node),
         catalogue=cast("Any", None),
         serving=cast("Any", None),
         security=cast("Any", security),
         images=ImageStore(tmp_path / "images", 2**20),
+        tracing=Tracing(cast("Any", node.network), meters),
+        meters=meters,
     )
     app = make_app(context, host="127.0.0.1", max_body=2**20)
     async with TestClient(TestServer(app, host="127.0.0.1")) as client:

@@ -199,12 +199,15 @@ async def studio(folder: Path, max_bytes: int = 2**20) -> Any:
     )
     catalogue = cast("Any", StubCatalogue())
     images = ImageStore(folder, max_bytes)
+    meters = Meters()
     context = Context(
         node=cast("Any", stub),
         catalogue=catalogue,
         serving=Serving(cast("Any", stub), catalogue, ServingOptions(auto_place=False, wait=10)),
         security=cast("Any", None),
         images=images,
+        tracing=Tracing(cast("Any", StubNetwork()), meters),
+        meters=meters,
     )
     app = make_app(context, host="127.0.0.1", max_body=BODY_LIMIT)
     server = TestServer(app, host="127.0.0.1")

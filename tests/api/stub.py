@@ -9,8 +9,8 @@ from exo.cluster.commands import find_node
 from exo.cluster.security import Lock
 from exo.cluster.state import ClusterState, Instance, NodeInfo
 from exo.device.profile import Memory
-from exo.errors import ExoError, RequestError
-from exo.inference.messages import DraftStats, RingStats
+from exo.errors import ExoError, PeerUnreachable, RequestError
+from exo.inference.messages import DraftStats, LoadStats, RingStats
 from exo.p2p.core import Status
 from exo.p2p.measure import LinkMeasure
 from exo.p2p.term import Term
@@ -57,12 +57,20 @@ class StubNetwork:
     listening: tuple[str, ...] = ("/ip4/127.0.0.1/tcp/52416",)
     seen: tuple[Any, ...] = ()
     up: list[Any] = field(default_factory=list)
+    services: Any = field(default_factory=lambda: SimpleNamespace(requests={}))
+    known: dict[str, Any] = field(default_factory=dict)
     discovery: Any = field(
         default_factory=lambda: SimpleNamespace(enabled=True, working=True, problem=None)
     )
 
     def links(self) -> list[Any]:
         return self.up
+
+    async def request(self, peer_id: str, method: str, body: Any, *, patience: float) -> Any:
+        """What `known` has of a peer; it cannot be reached if there is nothing."""
+        if peer_id not in self.known:
+            raise PeerUnreachable(f"{peer_id} is not there.")
+        return self.known[peer_id](method, body)
 
     def discovery_status(self) -> Any:
         return self.discovery
@@ -74,6 +82,7 @@ class StubNode:
     def __init__(self) -> None:
         self.rings: dict[str, RingStats] = {}
         self.drafts: dict[str, DraftStats] = {}
+        self.loads: dict[str, LoadStats] = {}
         self.state: ClusterState = make_state(nodes={n: node(n, f"node-{n}") for n in "ab"})
         self.network = StubNetwork()
         self.options = SimpleNamespace(node_id="a")
@@ -90,6 +99,9 @@ class StubNode:
 
     def ring_stats(self, instance: Instance) -> RingStats | None:
         return self.rings.get(instance.instance_id)
+
+    def load_stats(self, instance: Instance) -> LoadStats | None:
+        return self.loads.get(instance.instance_id)
 
     def draft_stats(self, instance: Instance) -> DraftStats | None:
         return self.drafts.get(instance.instance_id)

@@ -18,7 +18,7 @@ from exo.inference.image.types import (
     DrawStats,
     Preview,
 )
-from exo.inference.messages import Accepted, Cancel, Draw, RequestFailed, WireError
+from exo.inference.messages import Accepted, Cancel, Draw, LoadStats, RequestFailed, WireError
 from exo.inference.types import Wire
 
 
@@ -60,11 +60,22 @@ class DrawService:
         """Whether `step` has something to do."""
         return bool(self._queue)
 
+    @property
+    def load_stats(self) -> LoadStats:
+        """How much there is to do, in requests."""
+        waiting = max(len(self._queue) - 1, 0)
+        return LoadStats(running=len(self._queue) - waiting, waiting=waiting)
+
+    @property
+    def trace_ids(self) -> list[str]:
+        """Of the requests that are open."""
+        return [entry.request.trace_id for entry in self._queue]
+
     def handle(self, message: Draw | Cancel) -> list[Wire]:
         """Take in a request or a cancellation."""
         if isinstance(message, Cancel):
             self._forget(message.request_id)
-            return []
+            return [self.load_stats]
         request = message.request
         if len(self._queue) > self._max_queue:
             error = QueueFull(
@@ -74,7 +85,7 @@ class DrawService:
             )
             return [_failed(request, error)]
         self._queue.append(_Open(request, self._clock()))
-        return [Accepted(request_id=request.request_id, prompt_tokens=0)]
+        return [Accepted(request_id=request.request_id, prompt_tokens=0), self.load_stats]
 
     def step(self) -> list[Wire]:
         """Compute one step of the picture that is on the way, and say what came of it."""
@@ -83,13 +94,13 @@ class DrawService:
             return self._advance(entry)
         except ExoError as error:
             self._forget(entry.request.request_id)
-            return [_failed(entry.request, error)]
+            return [_failed(entry.request, error), self.load_stats]
 
     def fail_all(self, error: ExoError) -> list[Wire]:
         """Give up every open request, when a step could not be computed."""
         failed = [entry.request for entry in self._queue]
         self._queue.clear()
-        return [_failed(request, error) for request in failed]
+        return [*(_failed(request, error) for request in failed), self.load_stats]
 
     def _advance(self, entry: _Open) -> list[Wire]:
         request, began = entry.request, self._clock()
@@ -134,7 +145,8 @@ class DrawService:
         if entry.done < request.n:
             return [drawn]
         self._queue.popleft()
-        return [drawn, DrawFinished(request_id=request.request_id, stats=self._stats(entry))]
+        finished = DrawFinished(request_id=request.request_id, stats=self._stats(entry))
+        return [drawn, finished, self.load_stats]
 
     def _stats(self, entry: _Open) -> DrawStats:
         request, now = entry.request, self._clock()

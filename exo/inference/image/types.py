@@ -18,7 +18,7 @@ class DrawRequest(Wire):
     them, may change. `strength` says how much of the first image must stay, 0 to 1. `first` is the
     number of the first picture wanted, where other nodes draw the rest. `guidance` and
     `negative_prompt` None mean the model's own. `partial_images` is how many previews of each
-    picture are wanted on the way.
+    picture are wanted on the way. `trace_id` is the id of the HTTP request, for logs.
     """
 
     request_id: str
@@ -35,6 +35,7 @@ class DrawRequest(Wire):
     mask: bytes | None = None
     strength: float | None = Field(default=None, ge=0, le=1)
     partial_images: int = Field(default=0, ge=0)
+    trace_id: str = ""
 
 
 class Drawing(Wire):

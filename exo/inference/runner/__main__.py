@@ -30,6 +30,7 @@ from exo.inference.runner.grouped import GroupedRunner
 from exo.inference.runner.link import Link, log
 from exo.inference.runner.ranked import RankedRunner
 from exo.inference.runner.service import Service
+from exo.logs import LEVEL_VARIABLE, LogFormat, log_uncaught, told
 
 # What MLX raises when a computation fails.
 _FAILURES = (RuntimeError, ValueError, MemoryError)
@@ -69,7 +70,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # For whoever wonders what a runner is at: its stacks go to the log.
     faulthandler.register(signal.SIGUSR1)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    log_to_daemon()
     link = Link(socket.socket(fileno=arguments.fd))
     threading.Thread(target=link.write_forever, name="writer", daemon=True).start()
     engine = make_engine(arguments.engine)
@@ -87,6 +88,16 @@ def main() -> None:
         run_ranked(link, cast("RingEngine", engine), load)
 
 
+def log_to_daemon() -> None:
+    """To standard error, which the daemon reads line by line; of what is not exo's, no more than
+    usual."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogFormat(dated=False))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("exo").setLevel(os.environ.get(LEVEL_VARIABLE, "info").upper())
+    log_uncaught(log)
+
+
 def run_alone(link: Link, engine: Engine, load: Load) -> NoReturn:
     """Load the whole model, then answer requests."""
     try:
@@ -96,6 +107,7 @@ def run_alone(link: Link, engine: Engine, load: Load) -> NoReturn:
         give_up(link, error)
     start_reader(link, engine)
     service = Service(engine, load, time.monotonic)
+    link.send(service.load_stats)
     try:
         serve_forever(link, engine, service)
     except _FAILURES as error:
@@ -113,6 +125,7 @@ def run_drawing(link: Link, name: str, load: Load) -> NoReturn:
         give_up(link, error)
     start_reader(link, None)
     service = DrawService(engine, load.max_queue, time.monotonic)
+    link.send(service.load_stats)
     try:
         draw_forever(link, service)
     except _FAILURES as error:
@@ -159,8 +172,9 @@ def start_reader(link: Link, engine: Engine | None) -> None:
 def fail(link: Link, service: Service | DrawService, error: Exception) -> NoReturn:
     """A computation failed, so the state of the batch is unknown: the process is given up once its
     requests have been told."""
-    log.exception("A step failed.")
-    reason = "there is no memory left" if wants_memory(error) else error
+    log.exception("A step failed, of %s.", ", ".join(service.trace_ids) or "nobody's")
+    # All open requests are told, and the state of the cluster: no place for one's prompt.
+    reason = "there is no memory left" if wants_memory(error) else told(error)
     failure = EngineError(f"The model could not be computed: {reason}.")
     link.send(*service.fail_all(failure), Failed(error=WireError.of(failure)))
     wait_for_end()

@@ -31,6 +31,7 @@ from exo.inference.messages import (
 )
 from exo.inference.ring.events import RingEvent
 from exo.inference.types import Wire
+from exo.logs import about
 
 HEARTBEAT_SECONDS = 0.5
 log = logging.getLogger("exo.runner")
@@ -94,29 +95,38 @@ class Link:
                 log.exception("The socket to the daemon is damaged.")
                 leave(1)
             match message:
-                case Generate() if engine is not None:
-                    self._prepare(engine, message)
-                case Generate():
-                    self._refuse(message, EngineError("This model draws; it does not write."))
-                case Draw() if engine is not None:
-                    self._refuse(message, EngineError("This model writes; it does not draw."))
-                case Draw() | Cancel() | Connect():
+                case Generate() | Draw():
+                    with about(message.request.trace_id):
+                        log.debug("%s came.", message.request.request_id)
+                        self._take(engine, message)
+                case Cancel() | Connect():
                     self.inbox.put(Asked(message))
                 case _:
                     pass
+
+    def _take(self, engine: Engine | None, message: Generate | Draw) -> None:
+        match message:
+            case Generate() if engine is not None:
+                self._prepare(engine, message)
+            case Generate():
+                self._refuse(message, EngineError("This model draws; it does not write."))
+            case Draw() if engine is not None:
+                self._refuse(message, EngineError("This model writes; it does not draw."))
+            case Draw():
+                self.inbox.put(Asked(message))
 
     def _prepare(self, engine: Engine, message: Generate) -> None:
         try:
             self.inbox.put(Asked(message, engine.prepare(message.request)))
         except ExoError as error:
             self._refuse(message, error)
-        except Exception as error:  # noqa: BLE001  whatever a model's template or tokenizer does
-            # The error's text may quote the prompt, which does not belong into a log.
-            log.warning("Messages could not be tokenised: %s", type(error).__name__)
+        except Exception as error:
+            log.warning("Messages could not be tokenised.", exc_info=error)
             self._refuse(message, EngineError("The model's tokenizer failed on the messages."))
 
     def _refuse(self, message: Generate | Draw, error: ExoError) -> None:
         request_id = message.request.request_id
+        log.debug("%s is refused: %s.", request_id, error.code)
         self.send(RequestFailed(request_id=request_id, error=WireError.of(error)))
 
     def _read(self, size: int) -> bytes:

@@ -39,6 +39,7 @@ class RankedRunner(Member[RingEngine, Service]):
             if sampled.sequence_id == WARM_UP.sequence_id and sampled.finish_reason:
                 self._warming = False
                 self._ready()
+                self._link.send(self._service.load_stats)
 
     def _tell_stats(self) -> None:
         now = time.monotonic()

@@ -6,6 +6,7 @@ the messages to send back. No thread and no socket; the clock is passed in.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from exo.errors import ContextLengthExceeded, ExoError, RequestError
 from exo.inference.answer import Answer
@@ -17,6 +18,7 @@ from exo.inference.messages import (
     Finished,
     Generate,
     Load,
+    LoadStats,
     RequestFailed,
     Tokens,
     WireError,
@@ -30,7 +32,7 @@ from exo.inference.types import (
     Wire,
 )
 
-DRAFT_NEWS_SECONDS = 1.0
+NEWS_SECONDS = 1.0
 _NOTHING = Prepared()
 
 
@@ -48,6 +50,17 @@ class _Open:
     tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    prefill: tuple[float, ...] = ()
+    decode: tuple[float, ...] = ()
+    step: tuple[float, ...] = ()
+
+    def spend(self, token: Sampled) -> None:
+        """Take in how long the stages computed for a token; a step counts once, however many of
+        the request's tokens come of it."""
+        self.prefill = _sum(self.prefill, token.prompt_seconds)
+        if token.seconds is not self.step:
+            self.step = token.seconds
+            self.decode = _sum(self.decode, token.seconds)
 
 
 class Service:
@@ -62,8 +75,8 @@ class Service:
         self._specs: dict[int, SequenceSpec] = {}
         self._answers: dict[int, Answer] = {}
         self._next_id = 0
-        self._drafts: DraftStats | None = None
-        self._drafts_at = 0.0
+        self._told: list[DraftStats | LoadStats] = []
+        self._told_at = 0.0
 
     @property
     def busy(self) -> bool:
@@ -75,11 +88,28 @@ class Service:
         """Sequences in the queue."""
         return self._scheduler.waiting
 
+    @property
+    def load_stats(self) -> LoadStats:
+        """How much there is to do, in sequences and bytes of KV memory."""
+        per_token = self._load.kv_bytes_per_token
+        return LoadStats(
+            running=self._scheduler.running,
+            waiting=self._scheduler.waiting,
+            kv_reserved=self._scheduler.reserved * per_token,
+            kv_capacity=self._load.kv_tokens * per_token,
+        )
+
+    @property
+    def trace_ids(self) -> list[str]:
+        """Of the requests that are open."""
+        return [entry.request.trace_id for entry in self._open.values()]
+
     def handle(self, message: Generate | Cancel, prepared: Prepared = _NOTHING) -> list[Wire]:
         """Take in a request, made ready, or a cancellation."""
         if isinstance(message, Cancel):
             self._forget(message.request_id)
-            return []
+            # Nobody may step any more to tell it.
+            return [] if self._open else self._news(self._clock())
         request = message.request
         if request.dry:
             return _dry(request, prepared)
@@ -96,24 +126,25 @@ class Service:
         now = self._clock()
         messages = self._report(sampled, now)
         self._admit()
-        return [*messages, *self._draft_news(now)]
+        return [*messages, *self._news(now)]
 
-    def _draft_news(self, now: float) -> list[Wire]:
-        """What became of drafts, if it has changed; every second, and when nothing is open."""
-        stats = self._engine.draft_stats
-        if stats is None or stats == self._drafts:
+    def _news(self, now: float) -> list[Wire]:
+        """How much there is to do and what became of drafts, as far as it has changed: every
+        second, and when nothing is open."""
+        if self._open and now - self._told_at < NEWS_SECONDS:
             return []
-        if self._open and now - self._drafts_at < DRAFT_NEWS_SECONDS:
-            return []
-        self._drafts, self._drafts_at = stats, now
-        return [stats]
+        news = [each for each in (self._engine.draft_stats, self.load_stats) if each is not None]
+        fresh = [each for each in news if each not in self._told]
+        self._told, self._told_at = news, now
+        return list(fresh)
 
     def fail_all(self, error: ExoError) -> list[Wire]:
         """Give up every open request, when a step could not be computed."""
         failed = list(self._open)
         for request_id in failed:
             self._forget(request_id)
-        return [RequestFailed(request_id=r, error=WireError.of(error)) for r in failed]
+        told = [RequestFailed(request_id=r, error=WireError.of(error)) for r in failed]
+        return [*told, self.load_stats]
 
     def _submit(self, request: GenerateRequest, prepared: Prepared) -> None:
         prompt = prepared.prompt
@@ -174,6 +205,7 @@ class Service:
             deltas.append(delta)
             entry = self._open[delta.request_id]
             entry.tokens += 1
+            entry.spend(token)
             if delta.finish_reason is not None:
                 entry.reasoning_tokens += answer.reasoning_tokens
             entry.cached_tokens = max(entry.cached_tokens, token.cached_tokens)
@@ -219,6 +251,8 @@ class Service:
             prompt_tps=(prompt - entry.cached_tokens) / prefill,
             generation_tps=(entry.tokens - entry.request.n) / decode if decode > 0 else 0.0,
             peak_memory_usage=self._engine.peak_memory(),
+            prefill_stages=entry.prefill,
+            decode_stages=entry.decode,
         )
         return Finished(request_id=entry.request.request_id, stats=stats)
 
@@ -236,6 +270,11 @@ class Service:
         if entry := self._open.get(answer.request_id):
             entry.sequences.discard(sequence_id)
         return self._scheduler.release(sequence_id)
+
+
+def _sum(known: tuple[float, ...], more: tuple[float, ...]) -> tuple[float, ...]:
+    """By stage."""
+    return tuple(a + b for a, b in zip_longest(known, more, fillvalue=0.0)) if more else known
 
 
 def _dry(request: GenerateRequest, prepared: Prepared) -> list[Wire]:
