@@ -3,6 +3,7 @@
 docs/cli.md         from the help of every command
 docs/openapi.json   from the routes
 docs/config.md      from the settings
+docs/metrics.md     its table, from the metrics
 """
 
 import json
@@ -13,10 +14,13 @@ from pathlib import Path
 
 from exo import config, errors
 from exo.api.app import ROUTES
+from exo.api.metric import METRICS
 from exo.api.openapi import document
 
 DOCS = Path(__file__).parents[1] / "docs"
 NOTE = "<!-- Written by tools/docs.py. Do not edit. -->"
+TABLE = "<!-- This table is written by tools/docs.py. -->"
+TABLE_END = "<!-- End of the table. -->"
 
 
 def cli() -> str:
@@ -66,6 +70,20 @@ def settings() -> str:
     )
 
 
+def metrics() -> str:
+    """The page as it is, with its table made anew."""
+    page = (DOCS / "metrics.md").read_text("utf-8")
+    before, rest = page.split(TABLE, 1)
+    after = rest.split(TABLE_END, 1)[1]
+    rows = [
+        f"| `{one.name}` | {one.kind} | {', '.join(f'`{each}`' for each in one.labels) or 'none'} | "
+        f"{one.help} |\n"
+        for one in METRICS
+    ]
+    head = "| name | kind | labels | what it is |\n|---|---|---|---|\n"
+    return f"{before}{TABLE}\n\n{head}{''.join(rows)}\n{TABLE_END}{after}"
+
+
 def _default(value: object) -> str:
     return "none" if value is None else f"`{json.dumps(value)}`"
 
@@ -74,6 +92,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "cli.md": cli,
     "openapi.json": openapi,
     "config.md": settings,
+    "metrics.md": metrics,
 }
 
 

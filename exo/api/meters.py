@@ -65,13 +65,14 @@ class Meters:
     def render(self, accept: str, read: Read) -> tuple[bytes, str]:
         """All there is, with what `read` finds now, and its content type: Prometheus' own text, or
         OpenMetrics for those that accept it."""
-        from prometheus_client.exposition import choose_encoder  # noqa: PLC0415
+        from prometheus_client import exposition  # noqa: PLC0415
+        from prometheus_client.openmetrics import exposition as openmetrics  # noqa: PLC0415
 
-        try:
-            encode, content_type = choose_encoder(accept)
-        except ValueError:  # It asks for a version that is no number.
-            encode, content_type = choose_encoder("")
-        return encode(_Both(self._registry, read)), content_type
+        everything = _Both(self._registry, read)
+        # The library's own choice fails on versions that are no numbers.
+        if "application/openmetrics-text" in accept:
+            return openmetrics.generate_latest(everything), openmetrics.CONTENT_TYPE_LATEST
+        return exposition.generate_latest(everything), exposition.CONTENT_TYPE_PLAIN_0_0_4
 
     @cached_property
     def _registry(self) -> "CollectorRegistry":

@@ -50,9 +50,9 @@ class Sampled:
 
     `top` are the likeliest (token, log probability) pairs, as many as were asked for;
     `cached_tokens` is how many of the prompt's tokens were in the prefix cache. `seconds` is how
-    long each stage computed the step that it comes from, and `prompt_seconds`, with a sequence's
-    first token, the steps of its prompt before that. With a `failure` there is no token: the
-    sequence has ended, since its grammar could not be followed.
+    long each stage computed the step of number `step`, which it comes from, and `prompt_seconds`,
+    with a sequence's first token, the steps of its prompt before that. With a `failure` there is
+    no token: the sequence has ended, since its grammar could not be followed.
     """
 
     sequence_id: int
@@ -62,6 +62,7 @@ class Sampled:
     top: Sequence[tuple[int, float]] = field(default=())
     cached_tokens: int = 0
     failure: str | None = None
+    step: int = 0
     seconds: tuple[float, ...] = ()
     prompt_seconds: tuple[float, ...] = ()
 

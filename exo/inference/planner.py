@@ -170,7 +170,7 @@ class Planner:
         self._flights.popleft()
         self._observe(flight, result, now)
         found = self._taken(flight, result)
-        return [told for each in found for told in self._told(*each, seconds=result.seconds)]
+        return [told for each in found for told in self._told(*each, result)]
 
     def _taken(self, flight: _Flight, result: Result) -> list[_Taken]:
         """By row of a step, what was sampled for it, as far as its draft was right; the rest of
@@ -332,7 +332,7 @@ class Planner:
             self._forget(self._prefixes.put(entry, tokens) if known else [entry])
 
     def _sampled(
-        self, sequence: Course, token: int, chosen: Chosen | None, seconds: tuple[float, ...]
+        self, sequence: Course, token: int, chosen: Chosen | None, result: Result
     ) -> Sampled:
         first = not sequence.generated
         sequence.generated.append(token)
@@ -352,7 +352,8 @@ class Planner:
             logprob=shown.logprob if shown else None,
             top=shown.top if shown else (),
             cached_tokens=sequence.cached,
-            seconds=seconds,
+            step=result.number,
+            seconds=result.seconds,
             prompt_seconds=sequence.spent if first else (),
         )
 
@@ -361,10 +362,10 @@ class Planner:
         sequence: Course,
         found: list[_Drawn],
         failure: str | None,
-        seconds: tuple[float, ...],
+        result: Result,
     ) -> list[Sampled]:
         if failure is None:
-            return [self._sampled(sequence, *drawn, seconds=seconds) for drawn in found]
+            return [self._sampled(sequence, *drawn, result) for drawn in found]
         del self._sequences[sequence.spec.sequence_id]
         self._end(sequence)
         return [Sampled(sequence.spec.sequence_id, token=-1, failure=failure)]

@@ -13,8 +13,10 @@ from aiohttp.test_utils import TestClient, TestServer
 from exo.api.app import make_app
 from exo.api.context import Context
 from exo.api.image_store import ImageStore
+from exo.api.meters import Meters
 from exo.cluster.serving import Serving, ServingOptions
 from exo.cluster.state import ClusterState, Instance, Runner, RunnerStatus
+from exo.cluster.tracing import Tracing
 from exo.errors import ModelNotFound
 from exo.inference.image.types import (
     DrawFinished,
@@ -30,6 +32,7 @@ from exo.models.image_traits import ImageTraits, Qualities
 from tests.cluster.factory import card, instance, node
 
 from .pictures import png
+from .stub import StubNetwork
 
 QUALITIES = Qualities(low=2, medium=4, high=8)
 BODY_LIMIT = 2**20

@@ -66,11 +66,11 @@ class StubNetwork:
     def links(self) -> list[Any]:
         return self.up
 
-    async def request(self, peer_id: str, method: str, body: Any, *, patience: float) -> Any:
+    async def request(self, peer_id: str, method: str, body: Any, **_: Any) -> Any:
         """What `known` has of a peer; it cannot be reached if there is nothing."""
         if peer_id not in self.known:
             raise PeerUnreachable(f"{peer_id} is not there.")
-        return self.known[peer_id](method, body)
+        return await self.known[peer_id](method, body)
 
     def discovery_status(self) -> Any:
         return self.discovery

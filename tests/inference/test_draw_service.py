@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from exo.errors import EngineError
 from exo.inference.image.service import DrawService, preview_steps
 from exo.inference.image.types import DrawFinished, Drawing, Drawn, DrawRequest, Preview
-from exo.inference.messages import Accepted, Cancel, Draw, RequestFailed
+from exo.inference.messages import Accepted, Cancel, Draw, LoadStats, RequestFailed
 from exo.inference.types import Wire
 from tests.fakes.image_engine import MEMORY, FakeImageEngine
 
@@ -36,7 +36,10 @@ class Runner:
 
 def test_every_step_is_told_and_each_picture_has_its_seed():
     runner = Runner()
-    assert runner.ask("a", n=2) == [Accepted(request_id="a", prompt_tokens=0)]
+    assert runner.ask("a", n=2) == [
+        Accepted(request_id="a", prompt_tokens=0),
+        LoadStats(running=1, waiting=0),
+    ]
     said = runner.finish()
     steps = [(m.index, m.step, m.steps) for m in said if isinstance(m, Drawing)]
     assert steps == [(0, 1, 3), (0, 2, 3), (0, 3, 3), (1, 1, 3), (1, 2, 3), (1, 3, 3)]
@@ -45,7 +48,7 @@ def test_every_step_is_told_and_each_picture_has_its_seed():
     assert (finished.stats.images, finished.stats.steps) == (2, 3)
     assert finished.stats.seconds_per_step == 1.0
     assert finished.stats.peak_memory_usage == MEMORY
-    assert said[-1] is finished
+    assert said[-2:] == [finished, LoadStats(running=0, waiting=0)]
 
 
 def test_pictures_from_the_middle_of_a_request():
@@ -72,9 +75,9 @@ def test_previews_are_never_of_the_end(steps: int, wanted: int):
 def test_a_request_that_is_cancelled_is_given_up_and_the_next_one_drawn():
     runner = Runner()
     runner.ask("a")
-    runner.ask("b", seed=20)
+    assert runner.ask("b", seed=20)[-1] == LoadStats(running=1, waiting=1)
     runner.service.step()
-    assert runner.service.handle(Cancel(request_id="a")) == []
+    assert runner.service.handle(Cancel(request_id="a")) == [LoadStats(running=1, waiting=0)]
     assert runner.engine.closed == [10]
     assert {m.request_id for m in runner.finish() if isinstance(m, Drawn)} == {"b"}
 

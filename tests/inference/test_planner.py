@@ -313,3 +313,15 @@ def test_a_sequence_whose_grammar_fails_ends_alone():
         assert (bench.tokens(1), last.failure) == ([*good, -1], "too much")
         assert bench.tokens(2) == answer([4, 5, 6], 10)
         assert not bench.ranks.tokens
+
+
+def test_what_the_steps_of_a_prompt_took_comes_with_its_first_token():
+    bench = Bench()
+    bench.add(1, list(range(20)), max_tokens=3)
+    bench.run()
+    first, *others = bench.answers[1]
+    chunks = -(-19 // bench.planner.chunks.tokens(decoding=False))
+    assert first.prompt_seconds == pytest.approx((0.01 * chunks,))
+    assert others
+    assert {each.prompt_seconds for each in others} == {()}
+    assert {each.seconds for each in bench.answers[1]} == {(0.01,)}

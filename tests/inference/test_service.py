@@ -1,5 +1,6 @@
 """The runner's service over the fake engine: no process, no socket, no real time."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from exo.inference.messages import (
     Finished,
     Generate,
     Load,
+    LoadStats,
     RequestFailed,
     Tokens,
 )
@@ -184,7 +186,8 @@ def test_when_a_step_fails_every_request_is_told(bench: Bench):
     with pytest.raises(RuntimeError):
         bench.step()
     failed = bench.service.fail_all(EngineError("It failed."))
-    assert {message.request_id for message in failed} == {"one", "two"}
+    assert {each.request_id for each in failed[:-1]} == {"one", "two"}
+    assert failed[-1] == LoadStats(running=0, waiting=0, kv_capacity=100)
     assert not bench.service.busy
 
 
@@ -227,3 +230,49 @@ def test_a_prompt_without_a_token_is_refused(bench: Bench):
     bench.ask("")
     assert bench.of(RequestFailed)[0].error.param == "messages"
     assert not bench.service.busy
+
+
+def test_what_there_is_to_do_is_told_every_second_and_at_the_end(bench: Bench):
+    for name in ("one", "two", "three"):
+        bench.ask("a b", request_id=name, max_tokens=3)
+    bench.run()
+    full = LoadStats(running=2, waiting=1, kv_reserved=10, kv_capacity=100)
+    last = LoadStats(running=1, waiting=0, kv_reserved=5, kv_capacity=100)
+    idle = LoadStats(running=0, waiting=0, kv_capacity=100)
+    assert bench.of(LoadStats) == [full, last, idle]
+
+
+def test_a_request_that_was_the_last_one_leaves_nothing_to_do(bench: Bench):
+    bench.ask("a b")
+    bench.step()
+    assert bench.of(LoadStats)[-1].running == 1
+    bench.said += bench.service.handle(Cancel(request_id="r"))
+    assert bench.of(LoadStats)[-1] == LoadStats(running=0, waiting=0, kv_capacity=100)
+
+
+class TimedEngine(FakeEngine):
+    """Its steps take 1 s in the first stage and 2 s in the second, prompts ten times that; with
+    every token comes another one of the same step."""
+
+    def step(self) -> list[Sampled]:
+        self.number = getattr(self, "number", 0) + 1
+        spent = {"step": self.number, "seconds": (1.0, 2.0)}
+        found: list[Sampled] = []
+        for _ in range(2):
+            for each in super().step():
+                known = self.sequences.get(each.sequence_id)
+                first = known is not None and known[1] == 1
+                prompt = (10.0, 20.0) if first else ()
+                found.append(replace(each, **spent, prompt_seconds=prompt))
+        return found
+
+
+def test_how_long_each_stage_computed_for_a_request_is_told(bench: Bench):
+    """A step counts once, however many of its tokens and answers are the request's."""
+    bench.engine = TimedEngine()
+    bench.service = Service(bench.engine, LOAD, lambda: bench.now)
+    bench.ask("a b", max_tokens=6, n=2)
+    bench.run()
+    (finished,) = bench.of(Finished)
+    assert finished.stats.prefill_stages == (20.0, 40.0), "each answer has a prompt of its own"
+    assert finished.stats.decode_stages == (3.0, 6.0)

@@ -52,14 +52,14 @@ class _Open:
     reasoning_tokens: int = 0
     prefill: tuple[float, ...] = ()
     decode: tuple[float, ...] = ()
-    step: tuple[float, ...] = ()
+    step: int | None = None
 
     def spend(self, token: Sampled) -> None:
         """Take in how long the stages computed for a token; a step counts once, however many of
         the request's tokens come of it."""
         self.prefill = _sum(self.prefill, token.prompt_seconds)
-        if token.seconds is not self.step:
-            self.step = token.seconds
+        if token.step != self.step:
+            self.step = token.step
             self.decode = _sum(self.decode, token.seconds)
 
 
