@@ -6,6 +6,7 @@ log has the kind and the place, and their words only where they are known to be 
 
 import contextvars
 import logging
+import os
 import re
 import sys
 import threading
@@ -83,14 +84,17 @@ def outside() -> contextvars.Context:
 
 
 def log_uncaught(log: logging.Logger) -> None:
-    """Have what ends a process or a thread of it logged like everything else."""
+    """Have what ends a process or a thread of it logged like everything else. A thread does not
+    end alone: a process without one of its parts would answer nobody."""
 
     def in_main(_: type[BaseException], error: BaseException, __: TracebackType | None) -> None:
         log.critical("The process ends.\n%s", describe(error))
 
     def in_thread(args: threading.ExceptHookArgs) -> None:
         if args.exc_value is not None:
-            log.critical("A thread ended.\n%s", describe(args.exc_value))
+            log.critical("A thread ends.\n%s", describe(args.exc_value))
+        logging.shutdown()
+        os._exit(1)
 
     sys.excepthook = in_main
     threading.excepthook = in_thread

@@ -94,6 +94,7 @@ def test_what_ends_a_process_or_a_thread_is_logged_without_its_words(end: str):
     done = subprocess.run(
         [sys.executable, "-c", code, SECRET], capture_output=True, text=True, check=False
     )
+    assert done.returncode == 1
     assert "CRITICAL exo.x" in done.stderr
     assert "Error" in done.stderr.splitlines()[-1]
     assert SECRET not in done.stderr
