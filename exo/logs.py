@@ -57,9 +57,9 @@ def describe(error: BaseException) -> str:
 
 
 def told(error: BaseException) -> str:
-    """An exception's kind, with its words if they are those of the system or of MLX."""
+    """An exception's kind, with its words if they are about files and modules, or MLX's own."""
     kind = type(error).__name__
-    if isinstance(error, OSError):
+    if isinstance(error, OSError | ImportError):
         return f"{kind}: {error}"
     if type(error) in {RuntimeError, ValueError} and _MLX.match(str(error)):
         return f"{kind}: {error}"

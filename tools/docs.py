@@ -76,12 +76,15 @@ def metrics() -> str:
     before, rest = page.split(TABLE, 1)
     after = rest.split(TABLE_END, 1)[1]
     rows = [
-        f"| `{one.name}` | {one.kind} | {', '.join(f'`{each}`' for each in one.labels) or 'none'} | "
-        f"{one.help} |\n"
+        f"| `{one.name}` | {one.kind} | {', '.join(map(_code, one.labels)) or 'none'} | {one.help} |\n"
         for one in METRICS
     ]
     head = "| name | kind | labels | what it is |\n|---|---|---|---|\n"
     return f"{before}{TABLE}\n\n{head}{''.join(rows)}\n{TABLE_END}{after}"
+
+
+def _code(text: str) -> str:
+    return f"`{text}`"
 
 
 def _default(value: object) -> str:

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from exo.api.meters import Meters
 from exo.cluster.placement import Wanted
 from exo.cluster.state import ClusterState, Instance, Placement
+from exo.cluster.tracing import Tracing
 from exo.errors import (
     LinkClosed,
     MasterUnknown,
     ModelNotFound,
+    NotFound,
     PlacementImpossible,
     RequestError,
     Unavailable,
@@ -100,6 +103,26 @@ async def test_a_request_goes_to_the_node_that_computes(lab: Lab):
             assert await answer(member, instance, "one two end") == "one two "
         runner = where.node.worker.runners[-1]
         assert where.node.state.runners[f"{instance.instance_id}/0"] == runner
+
+
+async def test_a_request_is_traced_where_it_came_in(lab: Lab):
+    one, two = await lab.start("a", "b")
+    instance = await create(one, two)
+    await one.node.wait_for(is_status(instance, "ready"))
+    tracing = {member: Tracing(member.network, Meters()) for member in (one, two)}
+    recorded = tracing[one].begin("req_1", "POST", "/v1/completions")
+    tracing[one].keep(recorded)
+    with pytest.raises(RequestError):
+        await answer(one, instance, "refuse")
+    assert await answer(one, instance, "one two end") == "one two "
+    trace = await tracing[two].find("req_1")
+    assert trace == recorded.trace()
+    refused, finished = trace.generations
+    assert (refused.outcome, refused.error) == ("failed", "invalid_request")
+    assert (finished.outcome, finished.node_id) == ("finished", two.peer_id)
+    assert (finished.prompt_tokens, finished.generated_tokens) == (3, 3)
+    with pytest.raises(NotFound):
+        await tracing[two].find("req_2")
 
 
 async def test_every_field_of_a_request_crosses_a_link(lab: Lab):

@@ -12,16 +12,13 @@ log = logging.getLogger("other.library")
 
 class Blabber(FakeEngine):
     """As the fake, but for prompts with one of these words: `tokeniser` fails when it is read,
-    `fail` when it is computed, `bug` in a way that ends the process, `thread` in the thread that
-    reads."""
+    `fail` when it is computed, `bug` in a way that ends the process."""
 
     def prepare(self, request: GenerateRequest) -> Prepared:
         said = str(request.messages or request.prompt)
         log.debug("Asked for %s", said)
         if "tokeniser" in said:
             raise KeyError(said)
-        if "thread" in said:
-            raise KeyboardInterrupt(said)
         return super().prepare(request)
 
     def step(self) -> list[Sampled]:

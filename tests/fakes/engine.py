@@ -106,7 +106,7 @@ class FakeEngine:
             del self.sequences[sequence_id]
             return Sampled(sequence_id, -1, failure="it went astray")
         if word == "fail":
-            raise RuntimeError("the fake was told to fail")
+            raise RuntimeError("[step] The fake was told to fail.")
         reason = None
         if word == "end":
             token, reason = END, FinishReason.STOP
