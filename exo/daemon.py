@@ -20,7 +20,7 @@ from exo import __version__
 from exo.api.app import make_app
 from exo.api.context import Context
 from exo.api.image_store import ImageStore
-from exo.api.meters import Meters
+from exo.api.meters import Meters, prepare
 from exo.api.views import state_view
 from exo.cluster.catalogue import Catalogue
 from exo.cluster.local import NodeOptions
@@ -234,6 +234,7 @@ class _Daemon:
     async def _prepare(self, context: Context, api: str) -> None:
         """What keeps the cores busy and nobody waits for: when the node is up, so that no start is
         slower for it, and one after the other, since it would disturb the measurement."""
+        await asyncio.to_thread(prepare)
         await self._measure(context, api)
         await context.node.worker.keep_spares()
 

@@ -76,7 +76,7 @@ def metrics() -> str:
     before, rest = page.split(TABLE, 1)
     after = rest.split(TABLE_END, 1)[1]
     rows = [
-        f"| `{one.name}` | {one.kind} | {', '.join(map(_code, one.labels)) or 'none'} | {one.help} |\n"
+        f"| `{one.name}` | {one.kind} | {', '.join(map(_code, one.labels))} | {one.help} |\n"
         for one in METRICS
     ]
     head = "| name | kind | labels | what it is |\n|---|---|---|---|\n"

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 Read = Callable[[], Iterable[Reading]]
 
 
+def prepare() -> None:
+    """Import what the first request would wait for. Any thread."""
+    import prometheus_client  # noqa: F401, PLC0415
+
+
 class Meters:
     """The instruments of one node. It watches generations as they go on."""
 

@@ -1,6 +1,8 @@
 """`/metrics`: what it says, how it is called, and that its labels stay few."""
 
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -172,3 +174,8 @@ def sample(meters: Meters, name: str, *labels: str) -> float | None:
             if each.name == name and tuple(each.labels.values()) == labels:
                 return each.value
     return None
+
+
+def test_a_start_does_not_wait_for_the_library():
+    code = "import sys, exo.daemon; sys.exit('prometheus_client' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -75,6 +75,9 @@ async def test_a_repeated_prompt_is_not_computed_again_on_any_rank(ranks: Ranks)
     assert isinstance(end, Finished)
     assert end.stats.cached_tokens == end.stats.prompt_tokens - 1
     assert ranks.tokens(request_id) == first
+    spent = end.stats.decode_stages
+    assert len(spent) == len(ranks.ranks)
+    assert all(0 < seconds < end.stats.total_time for seconds in spent)
 
 
 @pytest.mark.parametrize("rank", [0, 1, 2])
