@@ -3,9 +3,10 @@
 `prometheus_client` is imported when it is first needed: a start does not wait for it.
 """
 
+import importlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from exo.api import metric
 from exo.api.gauges import Reading
@@ -21,7 +22,7 @@ Read = Callable[[], Iterable[Reading]]
 
 def prepare() -> None:
     """Import what the first request would wait for. Any thread."""
-    import prometheus_client  # noqa: F401, PLC0415
+    importlib.import_module("prometheus_client")
 
 
 class Meters:
@@ -73,10 +74,14 @@ class Meters:
         from prometheus_client import exposition  # noqa: PLC0415
         from prometheus_client.openmetrics import exposition as openmetrics  # noqa: PLC0415
 
-        everything = _Both(self._registry, read)
+        everything = cast("CollectorRegistry", _Both(self._registry, read))
+        # Not typed there.
+        as_openmetrics: Callable[[CollectorRegistry], bytes] = cast(
+            "Any", openmetrics
+        ).generate_latest
         # The library's own choice fails on versions that are no numbers.
         if "application/openmetrics-text" in accept:
-            return openmetrics.generate_latest(everything), openmetrics.CONTENT_TYPE_LATEST
+            return as_openmetrics(everything), openmetrics.CONTENT_TYPE_LATEST
         return exposition.generate_latest(everything), exposition.CONTENT_TYPE_PLAIN_0_0_4
 
     @cached_property
