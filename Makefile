@@ -33,6 +33,7 @@ wheels: kernels
 check: $(CHECKS)
 check-lock:
 	$(UV) lock --check
+	$(UV) lock --check --project tests/clients/libraries
 check-format:
 	$(RUN) ruff format --check
 check-lint:

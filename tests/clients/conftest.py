@@ -7,6 +7,9 @@ from openai import AsyncOpenAI, OpenAI
 
 from tests.e2e.daemon import Daemon
 
+# They run in another environment, where the libraries are.
+collect_ignore = ["libraries"]
+
 
 @pytest.fixture(scope="session")
 def base_url(shared: Daemon) -> str:

@@ -1,4 +1,4 @@
-// The `openai` npm package, unchanged but for its base URL. `test_openai_node.py` starts the daemon
+// The `openai` npm package, unchanged but for its base URL. `test_npm.py` starts the daemon
 // and runs this with its address in EXO_BASE_URL.
 import assert from "node:assert/strict";
 import { test } from "node:test";

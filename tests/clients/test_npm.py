@@ -1,5 +1,6 @@
-"""The `openai` npm package, in node's own test runner."""
+"""npm packages, `openai` and the AI SDK, in node's own test runner."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 pytestmark = pytest.mark.e2e
 
 FOLDER = Path(__file__).parent
+TESTS = sorted(path.name for path in FOLDER.glob("*.test.mjs"))
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +20,8 @@ def node() -> str:
     found = shutil.which("node")
     if not found:
         pytest.fail("these tests need Node 18 or newer: https://nodejs.org")
-    if not (FOLDER / "node_modules" / "openai").is_dir():
+    packages = json.loads((FOLDER / "package.json").read_text("utf-8"))["dependencies"]
+    if not all((FOLDER / "node_modules" / name).is_dir() for name in packages):
         install = ["npm", "ci", "--no-audit", "--no-fund"]
         done = subprocess.run(install, cwd=FOLDER, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -26,9 +29,10 @@ def node() -> str:
     return found
 
 
-def test_openai_node(node: str, base_url: str) -> None:
+@pytest.mark.parametrize("name", TESTS)
+def test_npm_package(node: str, base_url: str, name: str) -> None:
     done = subprocess.run(
-        [node, "--test", "--test-reporter=tap"],
+        [node, "--test", "--test-reporter=tap", name],
         cwd=FOLDER,
         env={**os.environ, "EXO_BASE_URL": base_url, "NO_COLOR": "1"},
         stdin=subprocess.DEVNULL,
