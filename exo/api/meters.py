@@ -58,7 +58,8 @@ class Meters:
     def ended(self, trace: GenerationTrace) -> None:
         model_id = trace.model_id
         self._made[metric.GENERATIONS.name].labels(model_id, trace.outcome).inc()
-        self._made[metric.IMAGES.name].labels(model_id).inc(trace.images)
+        if trace.images:
+            self._made[metric.IMAGES.name].labels(model_id).inc(trace.images)
         if trace.cached_tokens:
             self._made[metric.CACHED_TOKENS.name].labels(model_id).inc(trace.cached_tokens)
         if trace.queue is not None:

@@ -216,11 +216,12 @@ class Generation:
             )
 
 
-def _of(seconds: tuple[float, ...], shard: Shard) -> float | None:
-    """A shard's part. Where all ranks compute every step at once, there is one for all."""
+def _of(seconds: tuple[float, ...], shard: Shard) -> float:
+    """A shard's part. Where all ranks compute every step at once, there is one for all; where
+    there was no step (the whole prompt was known), there is none."""
     if len(seconds) == 1:
         return seconds[0]
-    return seconds[shard.rank] if shard.rank < len(seconds) else None
+    return seconds[shard.rank] if shard.rank < len(seconds) else 0.0
 
 
 @dataclass

@@ -105,8 +105,9 @@ def test_a_trace_has_the_times_and_the_counts_of_an_answer():
 def test_where_all_ranks_compute_every_step_each_took_what_all_took():
     stats = STATS.model_copy(update={"prefill_stages": (1.0,), "decode_stages": ()})
     generation = recorded().begin(over_two_nodes(), GenerateRequest(request_id="c"), 101.0)
+    assert [s.prefill for s in generation.trace().stages] == [None] * 2, "not known before its end"
     generation.saw(Finished(request_id="r", stats=stats), 102.0)
-    assert [(s.prefill, s.decode) for s in generation.trace().stages] == [(1.0, None)] * 2
+    assert [(s.prefill, s.decode) for s in generation.trace().stages] == [(1.0, 0.0)] * 2
 
 
 def test_gaps_are_within_one_answer():
