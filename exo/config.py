@@ -14,6 +14,7 @@ own config, data and state folders):
     H/data/images/              pictures whose address was asked for, for an hour
     H/state/exo.lock            held by the running daemon
     H/state/daemon.json         pid and address of the running daemon
+    H/state/local.key           lets this device's command line use its API (0600)
     H/state/device.json         the last measurement of this device
     H/state/cache/              what can be made again
     H/state/logs/exo.log        the log, rotated
@@ -43,7 +44,12 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", description="Address the API listens on.")
     port: int = Field(API_PORT, ge=0, le=65535, description="Port of the API; 0 picks a free one.")
     insecure: bool = Field(
-        False, description="Allow the API on an address beyond loopback without a key."
+        False,
+        description="Answer without a key on an address beyond loopback too, in a network that you "
+        "trust.",
+    )
+    require_keys: bool = Field(
+        False, description="Ask for a key on loopback too, such as behind a proxy or a tunnel."
     )
     name: str | None = Field(None, description="Name of this node; the host name if not set.")
     cluster_name: str = Field(
@@ -81,8 +87,25 @@ class Settings(BaseModel):
     auto_place_wait: float = Field(
         60.0, ge=0, description="Seconds that a request waits for its model to be ready."
     )
+    auto_place_stream_wait: float = Field(
+        600.0,
+        ge=0,
+        description="The same for a stream, which is told meanwhile how far the model is.",
+    )
+    keep_alive: float = Field(
+        1800.0,
+        ge=-1,
+        description="Seconds after its last request until a model that a request placed is "
+        "unloaded; -1 for never. What `exo instance create` placed is pinned, and stays.",
+    )
     max_queue: int = Field(
         256, ge=0, description="Requests that may wait for a slot of one instance before 429."
+    )
+    request_timeout: float = Field(
+        3600.0,
+        ge=0,
+        description="Seconds that a request for an answer may take, its wait included; 0 for no "
+        "limit. The header `X-Exo-Timeout` of a request may ask for less.",
     )
     max_body_mb: int = Field(32, ge=1, description="Largest request body, in MiB.")
     images_mb: int = Field(
@@ -170,6 +193,10 @@ class Paths:
     @property
     def daemon(self) -> Path:
         return self.state / "daemon.json"
+
+    @property
+    def local_key(self) -> Path:
+        return self.state / "local.key"
 
     @property
     def device(self) -> Path:

@@ -8,21 +8,25 @@ import json
 import logging
 import logging.handlers
 import os
+import secrets
 import signal
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from exo import __version__
+from exo.api.access import Doors
 from exo.api.app import make_app
 from exo.api.context import Context
 from exo.api.image_store import ImageStore
 from exo.api.meters import Meters, prepare
 from exo.api.views import state_view
 from exo.cluster.catalogue import Catalogue
+from exo.cluster.keys import PREFIX
 from exo.cluster.local import NodeOptions
 from exo.cluster.log import EventLog
 from exo.cluster.node import Node
@@ -39,6 +43,7 @@ from exo.inference.kernels.built import kernels_state
 from exo.logs import LEVEL_VARIABLE, LogFormat
 from exo.models.registry import Registry
 from exo.p2p.assemble import keep_to_machine, make_network
+from exo.p2p.files import write_private
 from exo.p2p.identity import load_identity
 from exo.p2p.network import Network
 from exo.p2p.secret_file import SecretFile
@@ -100,8 +105,12 @@ class _Daemon:
         network = make_network(self._settings, self._paths, identity, cluster.load())
         node = self._make_node(network, address)
         context = self._make_context(node, cluster)
+        context.cancelling.open()
         app = make_app(
-            context, host=self._settings.host, max_body=self._settings.max_body_mb * 2**20
+            context,
+            host=self._settings.host,
+            max_body=self._settings.max_body_mb * 2**20,
+            request_timeout=self._settings.request_timeout,
         )
         # Open answers end in `_drain`; what is left after it is cancelled. (0 would mean never.)
         server = web.AppRunner(
@@ -128,6 +137,7 @@ class _Daemon:
             await node.close()
             await network.close()
             self._paths.daemon.unlink(missing_ok=True)
+            self._paths.local_key.unlink(missing_ok=True)
         log.info("Stopped.")
         return FORCED if self._force.is_set() else 0
 
@@ -175,6 +185,7 @@ class _Daemon:
                 boot=network.me.boot,
                 links=lambda: network.listening,
                 mlx_links=settings.mlx_links,
+                keep_alive=settings.keep_alive,
             ),
             WorkerOptions(
                 node_id=network.peer_id,
@@ -197,7 +208,11 @@ class _Daemon:
         settings = self._settings
         catalogue = Catalogue(node)
         meters = Meters()
-        options = ServingOptions(auto_place=settings.auto_place, wait=settings.auto_place_wait)
+        options = ServingOptions(
+            auto_place=settings.auto_place,
+            wait=settings.auto_place_wait,
+            stream_wait=settings.auto_place_stream_wait,
+        )
         return Context(
             node=node,
             catalogue=catalogue,
@@ -206,7 +221,19 @@ class _Daemon:
             images=ImageStore(self._paths.images, settings.images_mb * 2**20),
             tracing=Tracing(node.network, meters),
             meters=meters,
+            doors=self._make_doors(),
         )
+
+    def _make_doors(self) -> Doors:
+        """Who may use the API; the command line of this device may always."""
+        settings = self._settings
+        beyond = not is_loopback(settings.host)
+        local_key = f"{PREFIX}local-{secrets.token_urlsafe(32)}"
+        _write_state(self._paths.local_key, local_key)
+        required = settings.require_keys or (beyond and not settings.insecure)
+        if beyond and not required:
+            log.warning("The API answers everyone who reaches %s, without a key.", settings.host)
+        return Doors(keys_required=required, local_key=local_key, beyond_loopback=beyond)
 
     def _ready(self, context: Context, api: str) -> None:
         """Tell the world: the file that the CLI looks at, the log, and the terminal."""
@@ -219,15 +246,7 @@ class _Daemon:
             "started_at": utc_now(),
             "version": __version__,
         }
-        part = self._paths.daemon.with_suffix(".part")
-        try:
-            part.write_text(json.dumps(info), "utf-8")
-            part.replace(self._paths.daemon)
-        except OSError as error:
-            raise HomeError(
-                f"{self._paths.daemon} cannot be written: {error.strerror}.",
-                hint="Free some space on that disk.",
-            ) from error
+        _write_state(self._paths.daemon, json.dumps(info))
         log.info("exo %s is ready on %s, node %s.", __version__, api, node_id)
         self._on_ready(_status(context, api))
 
@@ -283,12 +302,26 @@ def _status(context: Context, api: str) -> dict[str, Any]:
 
 
 def _check_exposure(settings: Settings) -> None:
-    """Beyond loopback anyone on the network could use this node: that takes a decision."""
-    if not settings.insecure and not is_loopback(settings.host):
+    """To ask for keys and not to ask for them cannot both be meant."""
+    if settings.insecure and settings.require_keys:
         raise ConfigError(
-            f"The API would be open to everyone who reaches {settings.host}.",
-            hint="Leave --host at 127.0.0.1, or add --insecure if that is what you want.",
+            "The settings 'insecure' and 'require_keys' contradict each other.",
+            hint="Set one of them.",
         )
+
+
+def _write_state(path: Path, text: str) -> None:
+    """Write a small file of the running daemon, for its owner's eyes.
+
+    Raises:
+        HomeError: it cannot be written.
+    """
+    try:
+        write_private(path, text)
+    except OSError as error:
+        raise HomeError(
+            f"{path} cannot be written: {error.strerror}.", hint="Free some space on that disk."
+        ) from error
 
 
 def is_loopback(host: str) -> bool:

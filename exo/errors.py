@@ -13,13 +13,20 @@
     │   ├── ModelInvalid            a model folder is damaged or of no known architecture
     │   ├── PlacementImpossible
     │   ├── BodyTooLarge            (413)
+    │   ├── RequestCancelled        by its id (499)
+    │   ├── Unauthorized            no API key, or none that is known (401)
     │   ├── Forbidden               (403)
+    │   │   └── ModelForbidden      the API key is not for this model
     │   └── NotFound                (404)
     │       ├── ModelNotFound
     │       ├── InstanceNotFound
-    │       └── NodeNotFound
+    │       ├── NodeNotFound
+    │       ├── KeyNotFound
+    │       └── RequestNotFound
     ├── Unavailable                 not now, try again (503)
     │   ├── QueueFull               (429)
+    │   ├── RequestTimedOut         it took longer than it may (504)
+    │   ├── RateLimited             the API key has used up its rate (429)
     │   ├── StorageFull             (507)
     │   ├── NotMaster               asked a node that is not, or no longer, the master
     │   ├── MasterUnknown           an election is under way
@@ -139,10 +146,24 @@ class BodyTooLarge(RequestError):
     code = "body_too_large"
 
 
+class RequestCancelled(RequestError):
+    status = 499
+    code = "request_cancelled"
+
+
+class Unauthorized(RequestError):
+    status = 401
+    code = "invalid_api_key"
+
+
 class Forbidden(RequestError):
     status = 403
     type = "permission_error"
     code = "forbidden"
+
+
+class ModelForbidden(Forbidden):
+    code = "model_not_allowed"
 
 
 class NotFound(RequestError):
@@ -162,6 +183,14 @@ class NodeNotFound(NotFound):
     code = "node_not_found"
 
 
+class KeyNotFound(NotFound):
+    code = "key_not_found"
+
+
+class RequestNotFound(NotFound):
+    code = "request_not_found"
+
+
 class Unavailable(ExoError):
     status = 503
     type = "service_unavailable_error"
@@ -172,6 +201,18 @@ class QueueFull(Unavailable):
     status = 429
     type = "rate_limit_error"
     code = "queue_full"
+
+
+class RateLimited(Unavailable):
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class RequestTimedOut(Unavailable):
+    status = 504
+    type = "timeout_error"
+    code = "request_timed_out"
 
 
 class StorageFull(Unavailable):

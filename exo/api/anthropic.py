@@ -5,6 +5,7 @@ from contextlib import aclosing
 
 from aiohttp import web
 
+from exo.api.access import Access
 from exo.api.answers import collect
 from exo.api.anthropic_adapter import (
     check,
@@ -39,10 +40,11 @@ async def create(request: web.Request) -> web.StreamResponse:
     context = context_of(request)
     body = validate(MessagesRequest, supported(await read_json(request)))
     check(body)  # What is wrong with the request itself is said before a model is loaded.
-    instance = await context.begin(body.model)
+    stream = EventStream(request, anthropic_error) if body.stream else None
+    instance = await context.begin(body.model, stream=stream)
     name = f"msg_{new_id('').strip('-')}"
     generate = to_generate(body, instance.card, name)
-    outputs = context.node.generate(instance, generate)
+    outputs = context.generate(instance, generate)
     view = MessageView(
         id=name,
         model=instance.card.model_id,
@@ -53,10 +55,10 @@ async def create(request: web.Request) -> web.StreamResponse:
     )
     async with aclosing(outputs):
         accepted = await anext(outputs)  # Or a refusal, which still can be an HTTP status.
-        if body.stream:
+        if stream is not None:
             tokens = accepted.prompt_tokens if isinstance(accepted, Accepted) else 0
             usage = MessageUsage(input_tokens=tokens, output_tokens=0)
-            return await _stream(request, view.model_copy(update={"usage": usage}), outputs)
+            return await _stream(stream, view.model_copy(update={"usage": usage}), outputs)
         [answer], stats = await collect(outputs, 1)
     told = {
         "content": content_of(answer),
@@ -68,9 +70,8 @@ async def create(request: web.Request) -> web.StreamResponse:
 
 
 async def _stream(
-    request: web.Request, view: MessageView, outputs: AsyncIterator[Output]
+    stream: EventStream, view: MessageView, outputs: AsyncIterator[Output]
 ) -> web.StreamResponse:
-    stream = EventStream(request, anthropic_error)
     await stream.open()
     blocks = Blocks()
 
@@ -103,7 +104,8 @@ _ERRORS = (400, 404, 429, 500, 503, 507)
 ROUTES = [
     Route("POST", ANTHROPIC, create, "Answer a conversation (Anthropic's way)",
           MessageView, "anthropic", body=MessagesRequest, streams=MessageEvent, errors=_ERRORS,
-          error=AnthropicErrorView),
+          error=AnthropicErrorView, access=Access.INFERENCE),
     Route("POST", f"{ANTHROPIC}/count_tokens", count, "Count a conversation's tokens",
-          CountView, "anthropic", body=CountRequest, errors=_ERRORS, error=AnthropicErrorView),
+          CountView, "anthropic", body=CountRequest, errors=_ERRORS, error=AnthropicErrorView,
+          access=Access.INFERENCE),
 ]  # fmt: skip

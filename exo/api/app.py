@@ -9,6 +9,7 @@ from exo.api import (
     completions,
     images,
     instances,
+    keys,
     metrics,
     middleware,
     models,
@@ -20,12 +21,13 @@ from exo.api import (
     stored_images,
 )
 from exo.api.context import CONTEXT, Context
-from exo.api.openapi import add_openapi
+from exo.api.openapi import openapi_route
 from exo.api.routes import Route
 
 ROUTES: list[Route] = [
     *cluster.ROUTES,
     *security.ROUTES,
+    *keys.ROUTES,
     *nodes.ROUTES,
     *instances.ROUTES,
     *models.ROUTES,
@@ -40,16 +42,24 @@ ROUTES: list[Route] = [
 ]
 
 
-def make_app(context: Context, *, host: str, max_body: int) -> web.Application:
-    """The application. `host` is the address it will listen on, `max_body` in bytes."""
+def make_app(
+    context: Context, *, host: str, max_body: int, request_timeout: float = 0.0
+) -> web.Application:
+    """The application. `host` is the address it will listen on, `max_body` in bytes,
+    `request_timeout` in seconds, 0 for no limit."""
+    routes: dict[web.AbstractRoute, Route] = {}
     app = web.Application(
         client_max_size=max_body,
-        middlewares=[recording.record, middleware.errors, middleware.guard(host)],
+        middlewares=[
+            recording.record,
+            middleware.errors,
+            middleware.guard(host),
+            middleware.keys(routes, request_timeout),
+        ],
     )
     app[CONTEXT] = context
     app.on_response_prepare.append(recording.name_response)
-    for route in ROUTES:
-        app.router.add_route(route.method, route.path, route.handler)
-    add_openapi(app, ROUTES)
+    for route in [*ROUTES, openapi_route(ROUTES)]:
+        routes[app.router.add_route(route.method, route.path, route.handler)] = route
     app.cleanup_ctx.append(stored_images.keep_clean)
     return app

@@ -8,6 +8,7 @@ from typing import Any, cast
 from aiohttp import web
 
 from exo import __version__
+from exo.api.access import Access
 from exo.api.answers import Collected, collect
 from exo.api.chat_adapter import (
     call_delta,
@@ -135,14 +136,15 @@ async def _create(request: web.Request, *, bench: bool) -> web.StreamResponse:
     context = context_of(request)
     body = validate(ChatRequest, without_unsupported(await read_json(request)))
     check(body)  # What is wrong with the request itself is said before a model is loaded.
-    instance = await context.begin(body.model)
+    stream = EventStream(request) if body.stream else None
+    instance = await context.begin(body.model, stream=stream)
     completion = _Completion(body, instance.card.model_id, bench=bench)
     generate = to_generate(body, instance.card, completion.id)
-    outputs = context.node.generate(instance, generate)
+    outputs = context.generate(instance, generate)
     async with aclosing(outputs):
         await anext(outputs)  # Accepted; or a refusal, which still can be an HTTP status.
-        if body.stream:
-            return await _stream(request, completion, outputs, generate.n)
+        if stream is not None:
+            return await _stream(stream, completion, outputs, generate.n)
         return await _whole(completion, outputs, generate.n)
 
 
@@ -157,9 +159,8 @@ async def _whole(completion: _Completion, outputs: AsyncGenerator[Output], n: in
 
 
 async def _stream(
-    request: web.Request, completion: _Completion, outputs: AsyncGenerator[Output], n: int
+    stream: EventStream, completion: _Completion, outputs: AsyncGenerator[Output], n: int
 ) -> web.StreamResponse:
-    stream = EventStream(request)
     await stream.open()
 
     async def send(output: Output) -> None:
@@ -203,7 +204,8 @@ def _told(value: Any) -> Any:
 _ERRORS = (400, 404, 429, 500, 503, 507)
 ROUTES = [
     Route("POST", "/v1/chat/completions", create, "Answer a conversation", ChatCompletion, "chat",
-          body=ChatRequest, streams=ChatChunk, errors=_ERRORS),
+          body=ChatRequest, streams=ChatChunk, errors=_ERRORS, access=Access.INFERENCE),
     Route("POST", "/bench/chat/completions", create_bench, "Answer, with statistics",
-          BenchCompletion, "chat", body=ChatRequest, streams=ChatChunk, errors=_ERRORS),
+          BenchCompletion, "chat", body=ChatRequest, streams=ChatChunk, errors=_ERRORS,
+          access=Access.INFERENCE),
 ]  # fmt: skip

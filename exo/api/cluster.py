@@ -6,6 +6,7 @@ from typing import Any
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from exo.api.access import Access
 from exo.api.context import context_of
 from exo.api.routes import Route, json_list, json_response, read_query
 from exo.api.sse import EventStream
@@ -229,7 +230,8 @@ ROUTES = [
           "cluster"),
     Route("GET", "/events", get_events, "The log of events", list[EventView], "cluster",
           query=EventsQuery, streams=EventView, errors=(400,)),
-    Route("GET", "/healthz", get_health, "Whether the daemon is alive", StatusView, "health"),
+    Route("GET", "/healthz", get_health, "Whether the daemon is alive", StatusView, "health",
+          access=Access.OPEN),
     Route("GET", "/readyz", get_ready, "Whether this node takes requests", StatusView, "health",
-          errors=(503,)),
+          errors=(503,), access=Access.OPEN),
 ]  # fmt: skip

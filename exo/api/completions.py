@@ -7,6 +7,7 @@ from contextlib import aclosing
 from aiohttp import web
 
 from exo import __version__
+from exo.api.access import Access
 from exo.api.answers import Collected
 from exo.api.chat_adapter import to_messages
 from exo.api.chat_format import structured
@@ -120,18 +121,19 @@ async def create(request: web.Request) -> web.StreamResponse:
     stops_of(body.stop)
     if body.structured_outputs is not None:
         structured(body.structured_outputs)
-    instance = await context.begin(body.model)
+    stream = EventStream(request) if body.stream else None
+    instance = await context.begin(body.model, stream=stream)
     prompts = body.prompts
     _check(prompts, instance.card)
     echoes = [await _text_of(context, instance, each) for each in prompts] if body.echo else []
     completion = _Completion(body, instance.card.model_id, echoes)
     asked = [_generate(body, instance.card, prompt) for prompt in prompts]
-    outputs = merged([context.node.generate(instance, each) for each in asked])
+    outputs = merged([context.generate(instance, each) for each in asked])
     async with aclosing(outputs):
         for _ in asked:
             await anext(outputs)  # Accepted; or a refusal, which still can be an HTTP status.
-        if body.stream:
-            return await _stream(request, completion, outputs)
+        if stream is not None:
+            return await _stream(stream, completion, outputs)
         answers = [Collected() for _ in range(len(prompts) * (body.n or 1))]
         stats: list[Stats] = []
         async for number, output in outputs:
@@ -167,9 +169,8 @@ def _check(prompts: Sequence[str | list[int]], card: ModelCard, param: str = "pr
 
 
 async def _stream(
-    request: web.Request, completion: _Completion, outputs: AsyncIterator[Numbered]
+    stream: EventStream, completion: _Completion, outputs: AsyncIterator[Numbered]
 ) -> web.StreamResponse:
-    stream = EventStream(request)
     await stream.open()
     stats: list[Stats] = []
 
@@ -244,9 +245,9 @@ async def _text_of(context: Context, instance: Instance, prompt: str | list[int]
 _ERRORS = (400, 404, 429, 500, 503, 507)
 ROUTES = [
     Route("POST", "/v1/completions", create, "Go on with a text", Completion, "chat",
-          body=CompletionRequest, streams=Completion, errors=_ERRORS),
+          body=CompletionRequest, streams=Completion, errors=_ERRORS, access=Access.INFERENCE),
     Route("POST", "/tokenize", tokenize, "A text or messages as a model's tokens", TokenizeView,
-          "chat", body=TokenizeRequest, errors=_ERRORS),
+          "chat", body=TokenizeRequest, errors=_ERRORS, access=Access.INFERENCE),
     Route("POST", "/detokenize", detokenize, "Tokens as text", DetokenizeView, "chat",
-          body=DetokenizeRequest, errors=_ERRORS),
+          body=DetokenizeRequest, errors=_ERRORS, access=Access.INFERENCE),
 ]  # fmt: skip

@@ -15,7 +15,7 @@ async def dry(context: Context, instance: Instance, asked: GenerateRequest) -> A
     Raises:
         ExoError: the request was refused, or failed.
     """
-    outputs = context.node.generate(instance, asked)
+    outputs = context.generate(instance, asked)
     async with aclosing(outputs):
         async for output in outputs:
             if isinstance(output, Accepted):

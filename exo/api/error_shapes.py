@@ -7,7 +7,13 @@ from exo.errors import ExoError
 
 ANTHROPIC = "/v1/messages"
 OLLAMA = "/api/"
-_TYPES = {404: "not_found_error", 413: "request_too_large", 503: "overloaded_error"}
+_TYPES = {
+    401: "authentication_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
 
 
 class AnthropicErrorView(ErrorView):

@@ -13,7 +13,8 @@ from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 from aiohttp import web
 
-from exo.api.context import Context, context_of
+from exo.api.access import Access
+from exo.api.context import context_of
 from exo.api.image_adapter import (
     Given,
     Sources,
@@ -43,7 +44,7 @@ from exo.api.routes import Route, json_response, read_json, validate
 from exo.api.sse import EventStream
 from exo.api.stored_images import address
 from exo.cluster.requests import Output
-from exo.errors import EngineError, Unavailable
+from exo.errors import EngineError
 from exo.inference.ids import new_id
 from exo.inference.image.types import (
     DrawFinished,
@@ -171,28 +172,23 @@ async def _able_card(request: web.Request, body: ImageRequest, given: Given) -> 
         RequestError: it cannot do what is asked.
     """
     context = context_of(request)
-    _require_open(context)
-    card = await context.serving.card_for(body.model, Task.IMAGE)
+    card = await context.able_card(body.model, Task.IMAGE)
     if need := unmet(card, needs(body, given)):
-        raise refusal(card, need, await context.catalogue.here())
+        raise refusal(card, need, await context.cards())
     return card
-
-
-def _require_open(context: Context) -> None:
-    if context.draining:
-        raise Unavailable("This node is stopping.", hint="Try another node.", retry_after=5)
 
 
 async def _answer(request: web.Request, drawing: _Drawing) -> web.StreamResponse:
     context = context_of(request)
-    instances = await context.serving.instances_for(drawing.body.model, Task.IMAGE)
-    outputs = context.node.draw(instances, drawing.draw)
+    stream = EventStream(request) if drawing.body.stream else None
+    instances = await context.begin_all(drawing.body.model, Task.IMAGE, stream)
+    outputs = context.draw(instances, drawing.draw)
     async with aclosing(outputs):
         accepted = await anext(outputs)  # Or a refusal, which still can be an HTTP status.
         if isinstance(accepted, Accepted):
             drawing.prompt_tokens = accepted.prompt_tokens
-        if drawing.body.stream:
-            return await _stream(request, drawing, outputs)
+        if stream is not None:
+            return await _stream(stream, drawing, outputs)
         return await _whole(request, drawing, outputs)
 
 
@@ -231,10 +227,9 @@ async def _pictures(
 
 
 async def _stream(
-    request: web.Request, drawing: _Drawing, outputs: AsyncGenerator[Output]
+    stream: EventStream, drawing: _Drawing, outputs: AsyncGenerator[Output]
 ) -> web.StreamResponse:
     """OpenAI's events; what it has none for are comments, which clients pass over."""
-    stream = EventStream(request)
     await stream.open()
 
     async def send(output: object) -> None:
@@ -273,11 +268,13 @@ _ERRORS = (400, 404, 429, 500, 503, 507)
 _STREAMS = PartialImageView | CompletedView
 ROUTES = [
     Route("POST", "/v1/images/generations", generate, "Draw pictures", ImagesView, "images",
-          body=ImageRequest, streams=_STREAMS, errors=_ERRORS),
+          body=ImageRequest, streams=_STREAMS, errors=_ERRORS, access=Access.INFERENCE),
     Route("POST", "/bench/images/generations", generate_bench, "Draw pictures, with statistics",
-          BenchImagesView, "images", body=ImageRequest, streams=_STREAMS, errors=_ERRORS),
+          BenchImagesView, "images", body=ImageRequest, streams=_STREAMS, errors=_ERRORS,
+          access=Access.INFERENCE),
     Route("POST", "/v1/images/edits", edit, "Edit pictures", ImagesView, "images",
-          form=EditForm, streams=_STREAMS, errors=_ERRORS),
+          form=EditForm, streams=_STREAMS, errors=_ERRORS, access=Access.INFERENCE),
     Route("POST", "/bench/images/edits", edit_bench, "Edit pictures, with statistics",
-          BenchImagesView, "images", form=EditForm, streams=_STREAMS, errors=_ERRORS),
+          BenchImagesView, "images", form=EditForm, streams=_STREAMS, errors=_ERRORS,
+          access=Access.INFERENCE),
 ]  # fmt: skip

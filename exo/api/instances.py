@@ -13,7 +13,7 @@ from exo.api.placement_schema import (
     given_placement,
     wanted,
 )
-from exo.api.routes import Route, json_list, json_response, read_body, read_query
+from exo.api.routes import Route, json_list, json_response, no_body, read_body, read_query
 from exo.api.views import (
     CreatedView,
     DeletedView,
@@ -26,6 +26,7 @@ from exo.api.views import (
 )
 from exo.cluster.commands import find_instance
 from exo.cluster.placement import Objective, Option, Wanted, options, place
+from exo.cluster.room import create_with_room
 from exo.cluster.state import NGRAM, Draft
 from exo.inference.ids import new_id
 
@@ -33,6 +34,10 @@ _previews: TypeAdapter[list[PreviewView]] = TypeAdapter(list[PreviewView])
 
 
 class NewInstance(PlacementBody):
+    """With `pin` it stays until somebody deletes it; without, it is unloaded when nobody uses it
+    for the time of the setting `keep_alive`, or another model needs its place."""
+
+    pin: bool = True
     placement: GivenPlacement | None = None
 
 
@@ -60,7 +65,9 @@ async def create(request: web.Request) -> web.Response:
     placement = given_placement(asked, given, card) if given and given.shards else None
     command_id = request.headers.get("Idempotency-Key") or new_id("cmd")
     choice = wanted(asked, await _draft(context, asked))
-    instance = await context.node.create_instance(card, choice, placement, command_id)
+    instance = await create_with_room(
+        context.node, card, choice, placement, command_id, pinned=asked.pin
+    )
     view = instance_view(context.node, instance)
     created = CreatedView(
         **view.model_dump(),
@@ -88,6 +95,21 @@ async def delete(request: web.Request) -> web.Response:
     return json_response(
         DeletedView(message="Instance deleted.", command_id=command_id, instance_id=_id(request))
     )
+
+
+async def pin(request: web.Request) -> web.Response:
+    return await _set_pinned(request, pinned=True)
+
+
+async def unpin(request: web.Request) -> web.Response:
+    return await _set_pinned(request, pinned=False)
+
+
+async def _set_pinned(request: web.Request, *, pinned: bool) -> web.Response:
+    await no_body(request)
+    node = context_of(request).node
+    instance = await node.pin_instance(_id(request), pinned=pinned)
+    return json_response(instance_view(node, instance))
 
 
 async def get_placement(request: web.Request) -> web.Response:
@@ -153,7 +175,7 @@ _FAILURES = (400, 404)
 _ONE = "/instance/{instance_id:(?!previews$|placement$)[^/]+}"
 ROUTES = [
     Route("POST", "/instance", create, "Create an instance of a model", CreatedView, "instances",
-          body=CreateBody, errors=(*_FAILURES, 507)),
+          body=CreateBody, errors=(*_FAILURES, 503, 507)),
     Route("GET", "/instance", list_all, "All instances", InstanceListView, "instances"),
     Route("GET", "/instance/previews", previews, "Ways to place a model", list[PreviewView],
           "instances", query=PreviewQuery, errors=_FAILURES),
@@ -165,4 +187,8 @@ ROUTES = [
           errors=(404,)),
     Route("DELETE", _ONE, delete, "Delete an instance", DeletedView,
           "instances", errors=(*_FAILURES, 507)),
+    Route("POST", f"{_ONE}/pin", pin, "Have an instance stay until it is deleted", InstanceView,
+          "instances", errors=(*_FAILURES, 503, 507)),
+    Route("POST", f"{_ONE}/unpin", unpin, "Have an instance go when nobody uses it", InstanceView,
+          "instances", errors=(*_FAILURES, 503, 507)),
 ]  # fmt: skip

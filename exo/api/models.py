@@ -4,6 +4,7 @@ from typing import Literal
 
 from aiohttp import web
 
+from exo.api.access import ASKER, Access
 from exo.api.context import context_of
 from exo.api.routes import Route, json_response
 from exo.api.views import View
@@ -41,7 +42,7 @@ class ModelListView(View):
 
 
 async def list_all(request: web.Request) -> web.Response:
-    cards = await context_of(request).catalogue.here()
+    cards = await context_of(request).cards()
     return json_response(ModelListView(data=[_view(card) for card in cards]))
 
 
@@ -50,6 +51,7 @@ async def show(request: web.Request) -> web.Response:
     context = context_of(request)
     for instance in context.node.state.instances.values():
         if instance.card.model_id == name:
+            ASKER.get().require(instance.card)
             return json_response(_view(instance.card))
     return json_response(_view(await context.card(name)))
 
@@ -59,8 +61,10 @@ def _view(card: ModelCard) -> ModelView:
 
 
 ROUTES = [
-    Route("GET", "/v1/models", list_all, "All known models", ModelListView, "models"),
-    Route("GET", "/models", list_all, "All known models", ModelListView, "models"),
+    Route("GET", "/v1/models", list_all, "All known models", ModelListView, "models",
+          access=Access.INFERENCE),
+    Route("GET", "/models", list_all, "All known models", ModelListView, "models",
+          access=Access.INFERENCE),
     Route("GET", "/v1/models/{model_id:.+}", show, "One model", ModelView, "models",
-          errors=(400, 404)),
+          errors=(400, 404), access=Access.INFERENCE),
 ]  # fmt: skip

@@ -8,7 +8,8 @@ from typing import Any
 from aiohttp import web
 
 from exo import __version__
-from exo.api.context import context_of
+from exo.api.access import ASKER, Access
+from exo.api.context import Context, context_of
 from exo.api.error_shapes import OllamaErrorView, ollama_error
 from exo.api.ollama_adapter import (
     Speaker,
@@ -34,7 +35,8 @@ from exo.api.ollama_schema import (
 from exo.api.routes import Route, json_response, read_body
 from exo.api.sse import LineStream
 from exo.cluster.requests import Output
-from exo.errors import EngineError
+from exo.cluster.state import Instance
+from exo.errors import EngineError, RequestError
 from exo.inference.ids import new_id
 from exo.inference.messages import Finished
 from exo.inference.types import Delta
@@ -57,14 +59,20 @@ async def _answer(
 ) -> web.StreamResponse:
     context = context_of(request)
     check(body)  # What is wrong with the request itself is said before a model is loaded.
-    instance = await context.begin(model_name(body.model))
     speaker = Speaker(body.model, chat=isinstance(body, OllamaChat))
+    keep = body.keep_seconds
+    if empty and keep == 0:
+        await _unload(context, model_name(body.model))
+        return web.json_response(_line(speaker.loaded("unload")))
+    instance = await context.begin(model_name(body.model))
     if empty:
+        await _keep(context, instance, keep)
         return web.json_response(_line(speaker.loaded()))
     asked = to_generate(body, instance.card, new_id("ollama"))
-    outputs = context.node.generate(instance, asked)
+    outputs = context.generate(instance, asked)
     async with aclosing(outputs):
         await anext(outputs)  # Accepted; or a refusal, which still can be an HTTP status.
+        await _keep(context, instance, keep)
         if body.stream:
             return await _stream(request, speaker, outputs)
         deltas: list[Delta] = []
@@ -74,6 +82,31 @@ async def _answer(
             elif isinstance(output, Finished):
                 return web.json_response(_line(speaker.whole(deltas, output.stats)))
     raise EngineError("The runner ended the answer without finishing it.")
+
+
+async def _keep(context: Context, instance: Instance, seconds: float | None) -> None:
+    """Have the model stay for so long after this. What is pinned stays anyway."""
+    if seconds is not None and not instance.pinned:
+        await context.node.keeper.keep(instance, seconds)
+
+
+async def _unload(context: Context, name: str) -> None:
+    """End what is not in use of a model.
+
+    Raises:
+        RequestError: a person created it, and must delete it.
+    """
+    card = await context.able_card(name, Task.TEXT)
+    for instance in list(context.node.state.instances.values()):
+        if instance.card.model_id != card.model_id:
+            continue
+        if instance.pinned:
+            raise RequestError(
+                f"{card.model_id} is pinned, and stays.",
+                hint=f"`exo instance delete {instance.instance_id}` ends it.",
+                param="keep_alive",
+            )
+        await context.node.keeper.unload(instance)
 
 
 async def _stream(
@@ -100,7 +133,7 @@ def _line(said: Said) -> dict[str, Any]:
 
 
 async def tags(request: web.Request) -> web.Response:
-    cards = await context_of(request).catalogue.here()
+    cards = await context_of(request).cards()
     found = [tag_of(card) for card in cards if card.path is not None and Task.TEXT in card.tasks]
     return json_response(TagsView(models=found))
 
@@ -121,9 +154,14 @@ async def show(request: web.Request) -> web.Response:
 
 
 async def running(request: web.Request) -> web.Response:
-    state = context_of(request).node.state
-    ready = [each for each in state.instances.values() if state.status(each) == "ready"]
-    found = [running_of(each.card) for each in ready if Task.TEXT in each.card.tasks]
+    node, asker = context_of(request).node, ASKER.get()
+    found = [
+        running_of(each.card, node.keeper.expires_in(each, node.idle(each)))
+        for each in node.state.instances.values()
+        if node.state.status(each) == "ready"
+        and Task.TEXT in each.card.tasks
+        and asker.may_use(each.card)
+    ]
     return json_response(RunningListView(models=found))
 
 
@@ -134,15 +172,17 @@ async def version(_: web.Request) -> web.Response:
 _ERRORS = (400, 404, 429, 500, 503, 507)
 ROUTES = [
     Route("POST", "/api/chat", chat, "Answer a conversation (Ollama's way)", Said, "ollama",
-          body=OllamaChat, lines=True, errors=_ERRORS, error=OllamaErrorView),
+          body=OllamaChat, lines=True, errors=_ERRORS, error=OllamaErrorView,
+          access=Access.INFERENCE),
     Route("POST", "/api/generate", generate, "Answer a prompt (Ollama's way)", Said, "ollama",
-          body=OllamaGenerate, lines=True, errors=_ERRORS, error=OllamaErrorView),
+          body=OllamaGenerate, lines=True, errors=_ERRORS, error=OllamaErrorView,
+          access=Access.INFERENCE),
     Route("POST", "/api/show", show, "What a model is", ShowView, "ollama",
-          body=ShowRequest, errors=(400, 404), error=OllamaErrorView),
+          body=ShowRequest, errors=(400, 404), error=OllamaErrorView, access=Access.INFERENCE),
     Route("GET", "/api/tags", tags, "The models that are here", TagsView, "ollama",
-          error=OllamaErrorView),
+          error=OllamaErrorView, access=Access.INFERENCE),
     Route("GET", "/api/ps", running, "The models that answer", RunningListView, "ollama",
-          error=OllamaErrorView),
+          error=OllamaErrorView, access=Access.INFERENCE),
     Route("GET", "/api/version", version, "exo's version", OllamaVersion, "ollama",
-          error=OllamaErrorView),
+          error=OllamaErrorView, access=Access.INFERENCE),
 ]  # fmt: skip

@@ -3,8 +3,8 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
 
 from exo.api.answers import MadeCall, add_call
 from exo.api.ollama_schema import (
@@ -193,9 +193,9 @@ class Speaker:
         """The last line of a stream."""
         return self._said("", "", [], []).model_copy(update=self._ending(stats))
 
-    def loaded(self) -> Said:
+    def loaded(self, reason: Literal["load", "unload"] = "load") -> Said:
         """The answer where nothing was to be said."""
-        update = {"done": True, "done_reason": "load"}
+        update = {"done": True, "done_reason": reason}
         return self._said("", "", [], []).model_copy(update=update)
 
     def _complete(self, *, last: bool) -> list[ToolSaid]:
@@ -265,7 +265,8 @@ def tag_of(card: ModelCard) -> TagView:
     )
 
 
-def running_of(card: ModelCard) -> RunningView:
+def running_of(card: ModelCard, expires_in: float | None) -> RunningView:
+    """A model that is unloaded in so many seconds if nobody uses it; None: it stays."""
     return RunningView(
         name=card.model_id,
         model=card.model_id,
@@ -273,9 +274,13 @@ def running_of(card: ModelCard) -> RunningView:
         size_vram=card.storage_size,
         digest=_digest(card),
         details=details_of(card),
-        expires_at=_NEVER,
+        expires_at=_NEVER if expires_in is None else _time(_in(expires_in)),
         context_length=card.context_length,
     )
+
+
+def _in(seconds: float) -> datetime:
+    return datetime.now(UTC) + timedelta(seconds=seconds)
 
 
 def modified_at(card: ModelCard) -> str:

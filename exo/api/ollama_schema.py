@@ -1,5 +1,7 @@
 """Ollama's chat and generate (https://docs.ollama.com/api), as far as exo honours them."""
 
+import math
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -32,9 +34,27 @@ class Options(Part):
         return self
 
 
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_DURATION = re.compile(r"(\d+\.?\d*|\.\d+)(h|ms|m|s|us|µs|ns)")
+
+
+def seconds_of(duration: float | str) -> float | None:
+    """A duration as Go writes it, or a number of seconds, in seconds; None if it is neither."""
+    try:
+        seconds = float(duration)
+    except ValueError:
+        text = str(duration)
+        sign = -1.0 if text.startswith("-") else 1.0
+        text = text[1:] if text[:1] in {"+", "-"} else text
+        if not text or _DURATION.sub("", text):
+            return None
+        return sign * sum(float(n) * _UNITS[unit] for n, unit in _DURATION.findall(text))
+    return seconds if math.isfinite(seconds) else None
+
+
 class Ask(Part):
-    """What both have. Models stay until they are deleted, whatever `keep_alive` says; 0, which
-    would end one, is refused."""
+    """What both have. `keep_alive` is how long the model stays after this: seconds, or a text such
+    as `5m`; below 0 for ever, and 0 not at all."""
 
     model: str = Field(min_length=1)
     stream: bool = True
@@ -49,9 +69,14 @@ class Ask(Part):
     def _fits_together(self) -> "Ask":
         if self.top_logprobs and not self.logprobs:
             raise clash("top_logprobs", "top_logprobs needs logprobs to be true")
-        if self.keep_alive is not None and str(self.keep_alive).rstrip("hms") in {"0", "0.0"}:
-            raise clash("keep_alive", "Models stay until they are deleted")
+        if self.keep_alive is not None and self.keep_seconds is None:
+            raise clash("keep_alive", "keep_alive is seconds, or a duration such as 5m or 1h30m")
         return self
+
+    @property
+    def keep_seconds(self) -> float | None:
+        """`keep_alive` in seconds, None if it is not given or not one."""
+        return None if self.keep_alive is None else seconds_of(self.keep_alive)
 
 
 class CalledFunction(Part):
@@ -151,7 +176,7 @@ class Said(View):
     thinking: str | None = None
     logprobs: list[TokenSaid] | None = None
     done: bool
-    done_reason: Literal["stop", "length", "load"] | None = None
+    done_reason: Literal["stop", "length", "load", "unload"] | None = None
     total_duration: int | None = None
     load_duration: int | None = None
     prompt_eval_count: int | None = None
@@ -191,7 +216,7 @@ class ShowView(View):
 
 
 class RunningView(View):
-    """A model that answers. It stays until it is deleted."""
+    """A model that answers. It is unloaded at `expires_at` if nobody uses it before."""
 
     name: str
     model: str

@@ -10,20 +10,40 @@ from aiohttp import web
 from pydantic import BaseModel, TypeAdapter
 
 from exo import __version__
+from exo.api.access import Access
 from exo.api.routes import Route
 
 _REF = "#/components/schemas/{model}"
 _REASONS = {
     400: "The request is wrong",
+    401: "No API key, or none that is known",
     403: "Not allowed",
     404: "Not found",
     413: "The body is too large",
-    429: "Too many requests wait",
+    429: "Too many requests wait, or the API key has used up its rate",
+    499: "The request was cancelled",
     500: "The runner failed",
     501: "Not available in this version",
     503: "Not now",
+    504: "The request took longer than it may",
     507: "The disk is full",
 }
+# A node beyond loopback asks for a key, in either header.
+_SCHEMES = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A key that `exo key create` made. A node that listens on loopback only "
+        "does not ask for one. An operation with `x-access: admin` takes an admin key.",
+    },
+    "x-api-key": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "x-api-key",
+        "description": "The same, as Anthropic's clients send it.",
+    },
+}
+_ANY_KEY: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"x-api-key": []}]
 
 
 def document(routes: Sequence[Route]) -> dict[str, Any]:
@@ -43,7 +63,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
         },
         "servers": [{"url": "http://127.0.0.1:52415"}],
         "paths": paths,
-        "components": {"schemas": schemas},
+        "components": {"schemas": schemas, "securitySchemes": _SCHEMES},
     }
 
 
@@ -56,6 +76,8 @@ def _operation(route: Route, path: str, schemas: dict[str, Any]) -> dict[str, An
         "tags": [route.tag],
         "parameters": [*_path_parameters(path), *_query_parameters(route)],
         "responses": _responses(route, schemas),
+        "security": [] if route.access is Access.OPEN else _ANY_KEY,
+        "x-access": route.access.value,
     }
     for content_type, body in (
         ("application/json", route.body),
@@ -90,6 +112,10 @@ def _responses(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     if 501 not in route.errors:
         responses["200"] = {"description": route.summary, "content": content}
     errors = {403, *route.errors, *((413, 400) if route.body or route.form else ())}
+    if route.access is not Access.OPEN:
+        errors.add(401)
+    if route.is_counted:
+        errors |= {429, 499, 504}
     for status in sorted(errors):
         schema = _schema(route.error, schemas, "serialization")
         responses[str(status)] = {
@@ -147,12 +173,13 @@ def _schema(
     return schema
 
 
-def add_openapi(app: web.Application, routes: Sequence[Route]) -> None:
-    """Serve the document. It is made when somebody first asks for it: that takes a fifth of what a
-    whole start does."""
+def openapi_route(routes: Sequence[Route]) -> Route:
+    """Where the document of `routes` is served. It is made when somebody first asks for it: that
+    takes a fifth of what a whole start does."""
     made = cache(lambda: json.dumps(document(routes)))
 
     async def get(_: web.Request) -> web.Response:
         return web.json_response(text=made())
 
-    app.router.add_get("/openapi.json", get)
+    what = "The routes, as OpenAPI has them"
+    return Route("GET", "/openapi.json", get, what, Any, "models", access=Access.INFERENCE)

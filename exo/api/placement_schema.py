@@ -90,7 +90,8 @@ def wanted(asked: PlacementQuery | PlacementBody, draft: Draft | None = None) ->
     Raises:
         RequestError: `layers` cannot be read.
     """
-    fields = asked.model_dump(exclude={"model_id", "nodes", "layers", "placement", "draft"})
+    apart = {"model_id", "nodes", "layers", "placement", "draft", "pin"}
+    fields = asked.model_dump(exclude=apart)
     return Wanted(**fields, nodes=_nodes(asked.nodes), layers=_layers(asked.layers), draft=draft)
 
 

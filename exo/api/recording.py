@@ -14,7 +14,8 @@ from exo.api.error_shapes import ANTHROPIC
 # Where a client may say what a request is to be called: the second one is OpenAI's.
 _GIVEN = ("x-request-id", "x-client-request-id")
 _SANE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/=+-]{0,127}")
-_NAME: web.RequestKey[str] = web.RequestKey("name", str)
+# What a request is called.
+NAME: web.RequestKey[str] = web.RequestKey("name", str)
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 # What nginx calls a request whose client left before the answer.
 GONE = 499
@@ -30,7 +31,7 @@ async def record(request: web.Request, handler: Handler) -> web.StreamResponse:
     What only reads leads to nothing that is worth a trace, and would push others out.
     """
     context = context_of(request)
-    name = request[_NAME] = request_name(request)
+    name = request[NAME] = request_name(request)
     route = route_of(request)
     method = request.method if request.method in _METHODS else NOWHERE
     one = context.tracing.begin(name, method, route)
@@ -52,7 +53,7 @@ async def record(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 async def name_response(request: web.Request, response: web.StreamResponse) -> None:
     """Say in an answer's head, a stream's too, what its request is called."""
-    name = request[_NAME]
+    name = request[NAME]
     response.headers["x-request-id"] = name
     if request.path.startswith(ANTHROPIC):
         response.headers["request-id"] = name  # Where Anthropic's clients look for it.

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar, cast
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from exo.api.access import Access
 from exo.api.views import ErrorView
 from exo.errors import RequestError, UnsupportedField
 
@@ -26,7 +27,8 @@ class Route:
     with an `error` as their body. `streams` is the type of the `data:` lines where the answer may
     be an event stream. With `lines` it may be a stream of lines, each of which is a
     `response`. `form` is the type of a multipart body. `media` are the content types of an
-    answer that is no JSON."""
+    answer that is no JSON. What is `free` does not count as a request for an answer, with its
+    limits."""
 
     method: Literal["GET", "POST", "DELETE"]
     path: str
@@ -41,7 +43,14 @@ class Route:
     lines: bool = False
     media: tuple[str, ...] = ()
     errors: tuple[int, ...] = ()
+    access: Access = Access.ADMIN
+    free: bool = False
     error: type[BaseModel] = ErrorView
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it asks for an answer: the key's rate counts it, and it has a limit of time."""
+        return self.method == "POST" and self.access is Access.INFERENCE and not self.free
 
 
 async def read_body(request: web.Request, model: type[M]) -> M:

@@ -10,6 +10,8 @@ from exo.api.views import View
 from exo.cluster.security import Lock, Security
 from exo.errors import Forbidden
 
+_SECRET_ONLY_HERE = "The cluster's secret is told on the node's own device only."  # noqa: S105  a text
+
 
 class TokenView(View):
     """What `exo start --join` takes. Of an open cluster it carries no secret."""
@@ -26,42 +28,46 @@ class LockView(TokenView):
 
 
 async def get_token(request: web.Request) -> web.Response:
-    _only_here(request)
+    only_here(request, _SECRET_ONLY_HERE)
     security = context_of(request).security
     view = TokenView(name=security.name, locked=security.locked, token=security.token())
-    return _unkept(json_response(view))
+    return unkept(json_response(view))
 
 
 async def lock(request: web.Request) -> web.Response:
-    _only_here(request)
+    only_here(request, _SECRET_ONLY_HERE)
     await no_body(request)
     security = context_of(request).security
     return _locked(security, await security.lock())
 
 
 async def rotate(request: web.Request) -> web.Response:
-    _only_here(request)
+    only_here(request, _SECRET_ONLY_HERE)
     await no_body(request)
     security = context_of(request).security
     return _locked(security, await security.rotate())
 
 
-def _only_here(request: web.Request) -> None:
-    """An API that is open to others does not hand them the keys."""
+def only_here(request: web.Request, message: str) -> None:
+    """An API that is open to others does not hand them the keys.
+
+    Raises:
+        Forbidden: the request, says `message`, does not come from this device.
+    """
     try:
         here = ipaddress.ip_address(request.remote or "").is_loopback
     except ValueError:
         here = False
     if not here:
-        raise Forbidden("The cluster's secret is told on the node's own device only.")
+        raise Forbidden(message)
 
 
 def _locked(security: Security, done: Lock) -> web.Response:
     view = LockView(name=security.name, locked=True, token=done.token, missed=list(done.missed))
-    return _unkept(json_response(view))
+    return unkept(json_response(view))
 
 
-def _unkept(response: web.Response) -> web.Response:
+def unkept(response: web.Response) -> web.Response:
     """A secret is kept by nobody on the way."""
     response.headers["Cache-Control"] = "no-store"
     return response

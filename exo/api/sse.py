@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -35,8 +36,10 @@ class EventStream:
         )
 
     async def open(self) -> None:
-        """Send the headers: from here on an error is an event."""
-        await self.response.prepare(self._request)
+        """Send the headers: from here on an error is an event. Once is enough."""
+        if not self.response.prepared:
+            await self.response.prepare(self._request)
+            self._request[STREAM] = self
 
     async def send(
         self, data: dict[str, Any], event_id: int | None = None, event: str | None = None
@@ -49,9 +52,21 @@ class EventStream:
     async def comment(self, text: str) -> None:
         await self.response.write(f": {text}\n\n".encode())
 
+    async def waits_for(self, what: str) -> None:
+        """Tell why nothing comes yet: from here on an error is an event."""
+        await self.open()
+        await self.comment(what)
+
     async def done(self) -> None:
         """OpenAI's mark of a complete stream."""
         await self.response.write(b"data: [DONE]\n\n")
+
+    async def fail(self, error: ExoError) -> web.StreamResponse:
+        """End with an error; quietly if the client has gone."""
+        body = self._error_body(error)
+        with suppress(ConnectionResetError):
+            await self.send(body, event=body.get("type"))
+        return self.response
 
     async def forward(self, items: AsyncIterator[T], send: Callable[[T], Awaitable[None]]) -> bool:
         """Send each item as it comes, a keep-alive while none comes, an error as the last event.
@@ -71,13 +86,16 @@ class EventStream:
                 following = asyncio.ensure_future(anext(items, None))
                 await send(item)
         except ExoError as error:
-            body = self._error_body(error)
-            await self.send(body, event=body.get("type"))
+            await self.fail(error)
         except ConnectionResetError:
             pass
         finally:
             await _close(following, items)
         return False
+
+
+# The stream that a request is answered with, once its status is out.
+STREAM: web.RequestKey[EventStream] = web.RequestKey("stream", EventStream)
 
 
 class LineStream(EventStream):

@@ -6,6 +6,7 @@ from typing import Literal
 
 from aiohttp import web
 
+from exo.api.access import Access
 from exo.api.context import CONTEXT, context_of
 from exo.api.image_store import LIFETIME, ImageStore, StoredImage
 from exo.api.routes import Route, json_response
@@ -89,5 +90,5 @@ def _content_type(image: StoredImage) -> str:
 ROUTES = [
     Route("GET", "/images", list_all, "The stored pictures", StoredImageListView, "images"),
     Route("GET", "/images/{image_id}", show, "A stored picture", bytes, "images",
-          media=("image/png", "image/jpeg", "image/webp"), errors=(404,)),
+          media=("image/png", "image/jpeg", "image/webp"), errors=(404,), access=Access.OPEN),
 ]  # fmt: skip

@@ -26,6 +26,11 @@ from exo.p2p.core import Member, Status
 from exo.p2p.term import Term
 
 OPEN_WARNING = "This cluster is open to everyone on its network. `exo cluster lock` closes it."
+NO_KEYS = "The API takes a key, and there is none yet. `exo key create NAME` makes one."
+NO_KEY_NEEDED = (
+    "The API answers everyone who reaches it, without a key. `exo start` without --insecure ends "
+    "that."
+)
 
 
 class View(BaseModel):
@@ -105,7 +110,8 @@ class DraftsView(View):
 
 class InstanceView(View):
     """A model that is placed. `encrypted` is about what its nodes send each other; None where they
-    send nothing, or have not said so yet."""
+    send nothing, or have not said so yet. One that is not `pinned` is unloaded when nobody uses it,
+    or its place is needed."""
 
     instance_id: str
     model_id: str
@@ -119,6 +125,7 @@ class InstanceView(View):
     encrypted: bool | None
     kv_bits: KvBits | None
     draft: str | None
+    pinned: bool
     shards: list[ShardView]
     ring: RingView | None
     drafts: DraftsView | None
@@ -215,6 +222,15 @@ class ClusterView(View):
     warning: str | None
 
 
+class AccessView(View):
+    """Whether the answering node's API takes a key, how many keys there are, and what its owner
+    should know of it."""
+
+    keys_required: bool
+    keys: int
+    note: str | None
+
+
 class StateView(View):
     """The folded state of the cluster."""
 
@@ -222,6 +238,7 @@ class StateView(View):
     term: Term | None
     index: int
     cluster: ClusterView
+    access: AccessView
     topology: TopologyView
     instances: dict[str, InstanceView]
     downloads: list[dict[str, Any]]
@@ -234,6 +251,7 @@ def state_view(context: Context) -> StateView:
         term=state.term,
         index=state.index,
         cluster=cluster_view(context),
+        access=_access_view(context),
         topology=TopologyView(
             nodes=[node_view(context.node, info) for info in state.nodes.values()],
             links=[_link_view(link) for link in state.links.values()],
@@ -241,6 +259,16 @@ def state_view(context: Context) -> StateView:
         instances={i.instance_id: instance_view(context.node, i) for i in state.instances.values()},
         downloads=[],
     )
+
+
+def _access_view(context: Context) -> AccessView:
+    doors, keys = context.doors, context.node.state.keys
+    note = None
+    if doors.keys_required and not keys:
+        note = NO_KEYS
+    elif doors.beyond_loopback and not doors.keys_required:
+        note = NO_KEY_NEEDED
+    return AccessView(keys_required=doors.keys_required, keys=len(keys), note=note)
 
 
 def cluster_view(context: Context) -> ClusterView:
@@ -324,6 +352,7 @@ def instance_view(node: Node, instance: Instance) -> InstanceView:
         encrypted=_encrypted(state, instance),
         kv_bits=placement.kv_bits,
         draft=instance.draft.name if instance.draft else None,
+        pinned=instance.pinned,
         shards=_shard_views(state, instance),
         ring=RingView(**stats.model_dump(exclude={"type"})) if stats else None,
         drafts=_drafts_view(node.draft_stats(instance)),

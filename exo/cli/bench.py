@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from exo.cli.client import Client, JsonObject, connect, model_argument, path_segment
-from exo.cli.instance import ModelArgument, ensure_ready, ring_text
+from exo.cli.instance import ModelArgument, ring_text
 from exo.cli.output import JsonOption, bytes_text, out, rate_text, seconds_text, table
+from exo.cli.ready import ensure_ready
 from exo.errors import EngineError
 
 # One token each in most vocabularies.

@@ -1,10 +1,12 @@
 """The daemon's HTTP API, as the commands see it.
 
-The daemon is found through `--api`, else `EXO_API`, else `daemon.json`. Every failure leaves here
-as an `ExoError`: an error object of the API as the class that its code names.
+The daemon is found through `--api`, else `EXO_API`, else `daemon.json`. It is shown the key in
+`EXO_API_KEY`, else, if it is this machine's, the one that it left for its owner. Every failure
+leaves here as an `ExoError`: an error object of the API as the class that its code names.
 """
 
 import json
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 START_HINT = "Start it with `exo start`."
 LOGS_HINT = "`exo logs` shows what it did last."
 TIMEOUT = 30.0
+KEY_VARIABLE = "EXO_API_KEY"
 
 JsonObject = dict[str, Any]
 # The files of a form: the field, the file's name and what is in it.
@@ -182,16 +185,22 @@ def connect() -> Client:
 
     if _chosen:
         url = _chosen[0] if "://" in _chosen[0] else f"http://{_chosen[0]}"
+        key = None
     elif daemon := local.read_daemon(local.find_paths()):
         url = daemon.api
+        key = local.local_key(local.find_paths())
     else:
         raise not_running()
     url = url.rstrip("/")
     # A proxy of the environment must not see what goes to the daemon. Without TLS there is nothing
     # to verify, and reading the certificate store takes time.
     verify = url.startswith("https://")
+    key = os.environ.get(KEY_VARIABLE) or key
+    headers = {"Authorization": f"Bearer {key}"} if key else None
     try:
-        http = httpx.Client(base_url=url, timeout=TIMEOUT, trust_env=False, verify=verify)
+        http = httpx.Client(
+            base_url=url, timeout=TIMEOUT, trust_env=False, verify=verify, headers=headers
+        )
     except httpx.InvalidURL as error:
         raise ConfigError(f"'{url}' is not the address of an API: {error}.") from error
     return Client(url, http)

@@ -74,6 +74,14 @@ def warning(cluster: JsonObject) -> str | None:
     return out.paint(printable(text), "yellow") if text else None
 
 
+def warnings(state: JsonObject) -> Iterator[str]:
+    """What the person should know of who can join the cluster, and of who can use the API."""
+    if text := warning(state["cluster"]):
+        yield text
+    if note := state["access"]["note"]:
+        yield out.paint(printable(note), "yellow")
+
+
 def refusals(refused: dict[str, int]) -> str:
     """'4 (other cluster 3, version 1)': how many were not let in, by reason."""
     parts = [f"{reason.replace('_', ' ')} {count}" for reason, count in sorted(refused.items())]

@@ -13,9 +13,10 @@ import typer
 from exo.cli.client import LOGS_HINT, Client, Files, JsonObject, model_argument
 from exo.cli.image_paths import STDOUT, Target, target
 from exo.cli.image_view import View
-from exo.cli.instance import ModelArgument, ensure_ready
+from exo.cli.instance import ModelArgument
 from exo.cli.model import require_task
 from exo.cli.output import JsonOption, QuietOption, out
+from exo.cli.ready import ready_model
 from exo.cli.run import connect_or_start
 from exo.cli.terminal_pictures import Show
 from exo.errors import DaemonError, RequestError
@@ -138,7 +139,7 @@ def image(  # noqa: PLR0913, PLR0917  one for each flag
     with connect_or_start() as api:
         name = model_argument(model)
         require_task(api, name, "image")
-        body = {"model": ensure_ready(api, name)["model_id"], **_given(fields)}
+        body = {"model": ready_model(api, name), **_given(fields)}
         if stream and output != STDOUT:
             pictures = _streamed(api, body, files, View(show, body["model"], n))
         else:

@@ -73,6 +73,13 @@ ContextOption = Annotated[
 ConcurrencyOption = Annotated[
     int | None, typer.Option(min=1, help="Requests computed at the same time.")
 ]
+PinOption = Annotated[
+    bool,
+    typer.Option(
+        help="Keep it until it is deleted, or only while it is used and nothing else needs its "
+        "place."
+    ),
+]
 # A table of 64 nodes must still be read.
 _NAMED = 6
 
@@ -105,6 +112,7 @@ def create(  # noqa: PLR0913, PLR0917  one for each flag
     kv_bits: Annotated[
         KvBits | None, typer.Option(help="Quantise keys and values, for longer contexts.")
     ] = None,
+    pin: PinOption = True,
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Return before the instance is ready.")
     ] = False,
@@ -124,6 +132,7 @@ def create(  # noqa: PLR0913, PLR0917  one for each flag
         "concurrency": concurrency,
         "draft": model_argument(draft) if draft and draft != "ngram" else draft,
         "kv_bits": int(kv_bits) if kv_bits else None,
+        "pin": None if pin else False,
     }
     body = {"instance": {name: value for name, value in wanted.items() if value is not None}}
     with connect() as api:
@@ -191,33 +200,22 @@ def delete(instance_id: IdArgument, _json: JsonOption = False) -> None:
     out.result(answer, lambda: f"Instance {answer['instance_id']} is deleted.")
 
 
-def ensure_ready(api: Client, model: str, nodes: int | None = None) -> JsonObject:
-    """A ready instance of `model`; places the model if no instance has it yet. With `nodes`, it is
-    one over so many.
+@app.command()
+def pin(instance_id: IdArgument, _json: JsonOption = False) -> None:
+    """Keep an instance until it is deleted."""
+    _set_pinned(instance_id, "pin", "stays until it is deleted")
 
-    Raises:
-        RequestError: there is another one, over more or fewer nodes, that would answer as well.
-    """
-    names = _names(api, model)
-    instances = [
-        instance
-        for instance in api.get("/instance")["data"]
-        if instance["model_id"] in names and instance["status"] != "failed"
-    ]
-    others = [one for one in instances if nodes and len(one["shards"]) != nodes]
-    if others:
-        raise RequestError(
-            f"{others[0]['model_id']} runs over {count_text(len(others[0]['shards']), 'node')}; "
-            "requests would go there too.",
-            hint=f"Delete it first: `exo instance delete {others[0]['instance_id']}`.",
-        )
-    ready = [instance for instance in instances if instance["status"] == "ready"]
-    if ready or instances:
-        instance = (ready or instances)[0]
-    else:
-        wanted = {"min_nodes": nodes, "max_nodes": nodes} if nodes else {}
-        instance = api.post("/instance", {"instance": {"model_id": model, **wanted}})
-    return require_ready(wait(api, instance))
+
+@app.command()
+def unpin(instance_id: IdArgument, _json: JsonOption = False) -> None:
+    """Let an instance go when nobody uses it."""
+    _set_pinned(instance_id, "unpin", "goes when nobody uses it, or its place is needed")
+
+
+def _set_pinned(beginning: str, verb: str, what: str) -> None:
+    with connect() as api:
+        instance = api.post(f"/instance/{path_segment(find_id(api, beginning))}/{verb}", {})
+    out.result(instance, lambda: f"Instance {instance['instance_id']} {what}.")
 
 
 def find_id(api: Client, beginning: str) -> str:
@@ -276,6 +274,7 @@ def details(instance: JsonObject, names: Mapping[str, str]) -> str:
             ("Concurrency", instance["concurrency"]),
             *([("KV cache", f"{bits} bits")] if (bits := instance.get("kv_bits")) else []),
             *([("Drafts", drafts_text(instance))] if instance.get("draft") else []),
+            *([] if instance.get("pinned", True) else [("Stays", "while it is used")]),
             ("Created", instance["created_at"]),
         ]
     )
@@ -345,16 +344,6 @@ def _wait(api: Client, instance: JsonObject) -> JsonObject:
             "ends it."
         )
         raise
-
-
-def _names(api: Client, model: str) -> set[str]:
-    """Every name under which an instance of `model` may be recorded."""
-    names = {model}
-    for card in api.get("/models")["data"]:
-        known = {card["id"], card.get("hugging_face_id"), card.get("path"), card.get("name")}
-        if model in known or model in card.get("aliases", []):
-            names.add(card["id"])
-    return names
 
 
 def _status(instance: JsonObject) -> str:

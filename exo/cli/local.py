@@ -51,6 +51,14 @@ def read_daemon(paths: "Paths") -> Daemon | None:
         ) from error
 
 
+def local_key(paths: "Paths") -> str | None:
+    """What lets this user use the API of the running daemon; None if there is nothing."""
+    try:
+        return paths.local_key.read_text("utf-8").strip() or None
+    except OSError:
+        return None
+
+
 def is_running(paths: "Paths") -> bool:
     """Whether a daemon holds the lock of this home."""
     lock = _open_lock(paths)

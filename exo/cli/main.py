@@ -19,6 +19,7 @@ from exo.cli import (
     events,
     image,
     instance,
+    key,
     logs,
     model,
     node,
@@ -47,6 +48,7 @@ app.command()(status.status)
 app.command()(run.run)
 app.command()(image.image)
 app.add_typer(instance.app)
+app.add_typer(key.app)
 app.add_typer(model.app)
 app.add_typer(node.app)
 app.command()(topology.topology)

@@ -11,9 +11,10 @@ from typing import Annotated
 import typer
 
 from exo.cli.client import LOGS_HINT, Client, JsonObject, api_is_chosen, connect, model_argument
-from exo.cli.instance import ModelArgument, ensure_ready
+from exo.cli.instance import ModelArgument
 from exo.cli.model import require_task
 from exo.cli.output import JsonOption, out, printable
+from exo.cli.ready import ready_model
 from exo.cli.start import launch
 from exo.errors import DaemonError, DaemonNotRunning, ExoError, RequestError
 
@@ -46,8 +47,7 @@ def run(
     options = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
     with connect_or_start() as api:
         require_task(api, model_argument(model), "text")
-        instance = ensure_ready(api, model_argument(model))
-        chat = Chat(api, instance["model_id"], options, system)
+        chat = Chat(api, ready_model(api, model_argument(model)), options, system)
         if prompt is None:
             converse(chat)
         else:

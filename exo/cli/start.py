@@ -14,8 +14,8 @@ import typer
 
 from exo.cli import local
 from exo.cli.client import LOGS_HINT, JsonObject
-from exo.cli.cluster import warning
-from exo.cli.output import JsonOption, fields, out, printable, uses_color
+from exo.cli.cluster import warnings
+from exo.cli.output import JsonOption, fields, out, uses_color
 from exo.cli.status import this_node
 from exo.errors import AlreadyRunning, DaemonError, ExoError, HomeError, error_class
 
@@ -64,7 +64,14 @@ ModelsDir = Annotated[
 ]
 Insecure = Annotated[
     bool | None,
-    typer.Option("--insecure", help="Allow the API on an address beyond loopback without a key."),
+    typer.Option(
+        "--insecure",
+        help="Answer without a key on an address beyond loopback too, in a network that you trust.",
+    ),
+]
+RequireKeys = Annotated[
+    bool | None,
+    typer.Option(help="Ask for a key on loopback too, such as behind a proxy or a tunnel."),
 ]
 AutoPlace = Annotated[
     bool | None, typer.Option(help="Place a known model when a request first asks for it.")
@@ -89,6 +96,7 @@ def start(  # noqa: PLR0913, PLR0917  one for each flag
     mlx_links: MlxLinks = None,
     models_dir: ModelsDir = None,
     insecure: Insecure = None,
+    require_keys: RequireKeys = None,
     auto_place: AutoPlace = None,
     log_level: LogLevel = None,
     background: Background = False,
@@ -112,6 +120,7 @@ def start(  # noqa: PLR0913, PLR0917  one for each flag
         "mlx_links": mlx_links,
         "models_dir": models_dir.expanduser().absolute() if models_dir else None,
         "insecure": insecure,
+        "require_keys": require_keys,
         "auto_place": auto_place,
         "log_level": log_level,
     }
@@ -120,8 +129,8 @@ def start(  # noqa: PLR0913, PLR0917  one for each flag
     if background:
         status = launch(flags)
         out.result(status, lambda: f"exo is running at {status['api']} (pid {status['pid']}).")
-        if text := status["cluster"]["warning"]:
-            out.note(printable(text))
+        for text in warnings(status):
+            out.note(text)
     elif code := serve(flags, _Starter(ready_fd) if ready_fd else _Terminal()):
         raise typer.Exit(code)
 
@@ -291,8 +300,7 @@ def _arguments(flags: Mapping[str, Any]) -> list[str]:
 def banner(status: JsonObject) -> str:
     """What `exo start` shows when the node is ready."""
     lines = fields(this_node(status))
-    if text := warning(status["cluster"]):
-        lines += f"\n\n{text}"
+    lines = "\n\n".join([lines, *warnings(status)])
     if not uses_color(sys.stdout):
         return lines
     from rich.console import Console  # noqa: PLC0415  a tenth of a second, for terminals only

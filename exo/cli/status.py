@@ -60,5 +60,4 @@ def _sections(state: JsonObject) -> Iterator[str]:
         columns = ["node", "role", "status", "device", "available", "flop/s", "id"]
         yield table(columns, rows, empty="")
     yield instance.overview(list(state["instances"].values()))
-    if warning := cluster.warning(state["cluster"]):
-        yield warning
+    yield from cluster.warnings(state)

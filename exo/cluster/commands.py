@@ -9,10 +9,20 @@ from typing import Annotated, Literal, assert_never
 
 from pydantic import Field, TypeAdapter
 
-from exo.cluster.events import Event, InstanceCreated, InstanceDeleted, NodeDraining
+from exo.cluster.events import (
+    Event,
+    InstanceCreated,
+    InstanceDeleted,
+    InstancePinned,
+    KeyCreated,
+    KeyRevoked,
+    NodeDraining,
+)
+from exo.cluster.keys import called_key, check_new
 from exo.cluster.names import called
 from exo.cluster.placement import LayerRange, NodeResources, Wanted, place
 from exo.cluster.state import (
+    ApiKey,
     ClusterState,
     Instance,
     Model,
@@ -34,6 +44,7 @@ class CreateInstance(Model):
     card: ModelCard
     wanted: Wanted = Wanted()
     placement: Placement | None = None
+    pinned: bool = True
 
 
 class DeleteInstance(Model):
@@ -51,7 +62,33 @@ class DrainNode(Model):
     draining: bool
 
 
-Command = Annotated[CreateInstance | DeleteInstance | DrainNode, Field(discriminator="type")]
+class PinInstance(Model):
+    """Have an instance stay until it is deleted, or not."""
+
+    type: Literal["pin_instance"] = "pin_instance"
+    command_id: str
+    instance_id: str
+    pinned: bool
+
+
+class CreateKey(Model):
+    """Take in a key: its secret stays with the node that made it."""
+
+    type: Literal["create_key"] = "create_key"
+    command_id: str
+    key: ApiKey
+
+
+class RevokeKey(Model):
+    type: Literal["revoke_key"] = "revoke_key"
+    command_id: str
+    key_id: str
+
+
+Command = Annotated[
+    CreateInstance | DeleteInstance | PinInstance | DrainNode | CreateKey | RevokeKey,
+    Field(discriminator="type"),
+]
 command_adapter: TypeAdapter[Command] = TypeAdapter(Command)
 
 
@@ -62,45 +99,81 @@ def decide(
 
     Raises:
         PlacementImpossible: the model does not fit, or the placement is not one.
-        InstanceNotFound: there is no such instance.
-        RequestError: the id is that of another command.
+        InstanceNotFound, KeyNotFound: there is no such instance, or key.
+        RequestError: the id is that of another command, or the name that of another key.
     """
     if done := state.commands.get(command.command_id):
         _check_same(command, done)
         return []
     match command:
         case CreateInstance():
-            if command.placement is None:
-                placement = place(command.card, command.wanted, nodes, state.links.values())
-            else:
-                wanted = _confirmed(command, command.placement, nodes)
-                placement = place(command.card, wanted, nodes, state.links.values())
-            instance = Instance(
-                instance_id=command.instance_id,
-                card=command.card,
-                created_at=now,
-                placement=placement,
-                draft=command.wanted.draft,
-            )
-            return [InstanceCreated(instance=instance, command_id=command.command_id)]
+            return [_created(state, command, nodes, now)]
         case DeleteInstance():
             find_instance(state, command.instance_id)
             return [InstanceDeleted(instance_id=command.instance_id, command_id=command.command_id)]
+        case PinInstance(pinned=pinned):
+            instance = find_instance(state, command.instance_id)
+            if instance.pinned == pinned:
+                return []
+            return [InstancePinned(instance_id=instance.instance_id, pinned=pinned)]
         case DrainNode():
             node = find_node(state, command.node_id)
             if node.draining == command.draining:
                 return []
             return [NodeDraining(node_id=node.node_id, draining=command.draining)]
+        case CreateKey() | RevokeKey():
+            return _decide_on_key(state, command)
+        case _:
+            assert_never(command)
+
+
+def _created(
+    state: ClusterState, command: CreateInstance, nodes: Sequence[NodeResources], now: str
+) -> InstanceCreated:
+    wanted = command.wanted
+    if command.placement is not None:
+        wanted = _confirmed(command, command.placement, nodes)
+    instance = Instance(
+        instance_id=command.instance_id,
+        card=command.card,
+        created_at=now,
+        placement=place(command.card, wanted, nodes, state.links.values()),
+        draft=command.wanted.draft,
+        pinned=command.pinned,
+    )
+    return InstanceCreated(instance=instance, command_id=command.command_id)
+
+
+def _decide_on_key(state: ClusterState, command: CreateKey | RevokeKey) -> list[Event]:
+    match command:
+        case CreateKey(key=key):
+            if key.key_id in {*state.keys, *state.revoked}:
+                return []
+            check_new(state.keys.values(), key)
+            return [KeyCreated(key=key)]
+        case RevokeKey(key_id=key_id):
+            if key_id in state.revoked:
+                return []
+            return [KeyRevoked(key_id=called_key(state.keys.values(), key_id).key_id)]
         case _:
             assert_never(command)
 
 
 def is_done(state: ClusterState, command: Command) -> bool:
     """Whether the state shows that `command` was carried out."""
-    if isinstance(command, DrainNode):
-        node = state.nodes.get(command.node_id)
-        return node is None or node.draining == command.draining
-    return command.command_id in state.commands
+    match command:
+        case DrainNode():
+            node = state.nodes.get(command.node_id)
+            return node is None or node.draining == command.draining
+        case PinInstance():
+            instance = state.instances.get(command.instance_id)
+            return instance is None or instance.pinned == command.pinned
+        case CreateKey():
+            return command.key.key_id in {*state.keys, *state.revoked}
+        case RevokeKey():
+            return command.key_id in state.revoked
+        case CreateInstance() | DeleteInstance():
+            return command.command_id in state.commands
 
 
 def find_node(state: ClusterState, name: str) -> NodeInfo:

@@ -4,11 +4,12 @@
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, assert_never
+from typing import Annotated, Any, Literal, assert_never, cast
 
 from pydantic import Field, TypeAdapter
 
 from exo.cluster.state import (
+    ApiKey,
     ClusterState,
     Instance,
     LinkInfo,
@@ -26,6 +27,8 @@ from exo.p2p.term import Term
 COMMANDS_KEPT = 256
 # Enough to outlast the absence of a node that missed that they were deleted.
 DELETED_KEPT = 4096
+# What only the cluster itself needs to see of an event.
+_UNTOLD = "hashed_secret"
 
 
 class MasterElected(Model):
@@ -74,6 +77,14 @@ class InstanceDeleted(Model):
     command_id: str
 
 
+class InstancePinned(Model):
+    """Whether an instance stays until somebody deletes it."""
+
+    type: Literal["InstancePinned"] = "InstancePinned"
+    instance_id: str
+    pinned: bool
+
+
 class StateMerged(Model):
     """What a node brought that followed another master; see `merge`."""
 
@@ -81,6 +92,8 @@ class StateMerged(Model):
     instances: tuple[Instance, ...]
     deleted: tuple[str, ...]
     commands: dict[str, Outcome]
+    keys: tuple[ApiKey, ...] = ()
+    revoked: tuple[str, ...] = ()
 
 
 class LinksMeasured(Model):
@@ -93,6 +106,23 @@ class RunnerChanged(Model):
     runner: Runner
 
 
+class KeyCreated(Model):
+    type: Literal["KeyCreated"] = "KeyCreated"
+    key: ApiKey
+
+
+class KeyRevoked(Model):
+    type: Literal["KeyRevoked"] = "KeyRevoked"
+    key_id: str
+
+
+class KeysUsed(Model):
+    """When keys were used last, by their ids, in ISO 8601."""
+
+    type: Literal["KeysUsed"] = "KeysUsed"
+    used: dict[str, str]
+
+
 Event = Annotated[
     MasterElected
     | NodeJoined
@@ -102,8 +132,12 @@ Event = Annotated[
     | LinksMeasured
     | InstanceCreated
     | InstanceDeleted
+    | InstancePinned
     | StateMerged
-    | RunnerChanged,
+    | RunnerChanged
+    | KeyCreated
+    | KeyRevoked
+    | KeysUsed,
     Field(discriminator="type"),
 ]
 event_adapter: TypeAdapter[Event] = TypeAdapter(Event)
@@ -119,7 +153,7 @@ class Entry(Model):
 
     def to_api(self) -> dict[str, Any]:
         """The object of `GET /events`: the entry's fields, then the event's."""
-        event = self.event.model_dump(mode="json")
+        event: dict[str, Any] = _told(self.event.model_dump(mode="json"))
         head = {"index": self.index, "term": self.term.model_dump(), "time": self.time}
         return {**head, "type": event.pop("type"), **event}
 
@@ -151,6 +185,23 @@ def _changes(state: ClusterState, event: Event) -> dict[str, Any]:
         case LinksMeasured():
             known = [x for x in event.links if {x.node_id, x.peer_id} <= state.nodes.keys()]
             return {"links": {**state.links, **{link_key(x.node_id, x.peer_id): x for x in known}}}
+        case InstanceCreated() | InstanceDeleted() | InstancePinned():
+            return _of_instances(state, event)
+        case StateMerged():
+            return _merged(state, event)
+        case RunnerChanged(runner=runner):
+            if runner.instance_id not in state.instances:
+                return {}
+            key = runner_key(runner.instance_id, runner.rank)
+            return {"runners": {**state.runners, key: runner}}
+        case _:
+            return _of_keys(state, event)
+
+
+def _of_instances(
+    state: ClusterState, event: InstanceCreated | InstanceDeleted | InstancePinned
+) -> dict[str, Any]:
+    match event:
         case InstanceCreated(instance=instance):
             return {
                 "instances": {**state.instances, instance.instance_id: instance},
@@ -161,15 +212,43 @@ def _changes(state: ClusterState, event: Event) -> dict[str, Any]:
                 **_without(state, (instance_id,)),
                 "commands": _remember(state, event.command_id, "deleted", instance_id),
             }
-        case StateMerged():
-            return _merged(state, event)
-        case RunnerChanged(runner=runner):
-            if runner.instance_id not in state.instances:
+        case InstancePinned(instance_id=instance_id, pinned=pinned):
+            instance = state.instances.get(instance_id)
+            if instance is None:
                 return {}
-            key = runner_key(runner.instance_id, runner.rank)
-            return {"runners": {**state.runners, key: runner}}
+            instance = instance.model_copy(update={"pinned": pinned})
+            return {"instances": {**state.instances, instance_id: instance}}
         case _:
             assert_never(event)
+
+
+def _of_keys(state: ClusterState, event: KeyCreated | KeyRevoked | KeysUsed) -> dict[str, Any]:
+    match event:
+        case KeyCreated(key=key):
+            return {"keys": {**state.keys, key.key_id: key}}
+        case KeyRevoked(key_id=key_id):
+            return _without_keys(state, (key_id,))
+        case KeysUsed(used=used):
+            known = {k: key for k in used if (key := state.keys.get(k)) is not None}
+            changed = {k: key.model_copy(update={"last_used": used[k]}) for k, key in known.items()}
+            return {"keys": {**state.keys, **changed}}
+        case _:
+            assert_never(event)
+
+
+def _without_keys(state: ClusterState, key_ids: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "keys": {k: key for k, key in state.keys.items() if k not in key_ids},
+        "revoked": (*state.revoked, *key_ids)[-DELETED_KEPT:],
+    }
+
+
+def _told(value: Any) -> Any:
+    """An event's JSON without what is not for everyone who may read the log."""
+    if isinstance(value, dict):
+        fields = cast("dict[str, Any]", value)
+        return {name: _told(each) for name, each in fields.items() if name != _UNTOLD}
+    return [_told(each) for each in cast("list[Any]", value)] if isinstance(value, list) else value
 
 
 def _joined(state: ClusterState, node: NodeInfo) -> dict[str, Any]:
@@ -214,8 +293,12 @@ def _merged(state: ClusterState, event: StateMerged) -> dict[str, Any]:
     changes = _without(state, event.deleted)
     adopted = {instance.instance_id: instance for instance in event.instances}
     commands = {**event.commands, **state.commands}
+    keys = _without_keys(state, event.revoked)
+    adopted_keys = {key.key_id: key for key in event.keys}
     return {
         **changes,
+        "keys": {**keys["keys"], **adopted_keys},
+        "revoked": keys["revoked"],
         "instances": {**changes["instances"], **adopted},
         "commands": dict(list(commands.items())[-COMMANDS_KEPT:]),
     }

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from exo.cluster.commands import find_instance
+from exo.cluster.keeper import Keeper
 from exo.cluster.remote import (
     GENERATE,
     Generation,
@@ -32,7 +33,8 @@ Asked = GenerateRequest | DrawRequest
 class Generations:
     """Runs requests on this node's runners, or over a link on those of the node of rank 0."""
 
-    def __init__(self, network: Network, replica: Replica, worker: Worker) -> None:
+    def __init__(self, network: Network, replica: Replica, worker: Worker, keeper: Keeper) -> None:
+        self._keeper = keeper
         self._network = network
         self._replica = replica
         self._worker = worker
@@ -51,7 +53,7 @@ class Generations:
         request = request.model_copy(update={"trace_id": request_id.get()})
         node_id = instance.placement.shards[0].node_id
         if node_id == self._network.peer_id:
-            outputs = self._worker.generate(instance, request)
+            outputs = self._run_here(instance, request)
         else:
             outputs = self._run_away(node_id, instance, request)
         one = recording.get()
@@ -72,6 +74,12 @@ class Generations:
         """Return when no request is open."""
         await self._worker.wait_idle()
         await self._idle.wait()
+
+    async def _run_here(self, instance: Instance, request: Asked) -> AsyncGenerator[Output]:
+        with self._keeper.using(instance):
+            async with aclosing(self._worker.generate(instance, request)) as outputs:
+                async for output in outputs:
+                    yield output
 
     async def _run_away(
         self, node_id: str, instance: Instance, request: Asked
@@ -100,7 +108,7 @@ class Generations:
         asked = unpack_generation(body)
         request_id.set(asked.request.trace_id)  # This task is the request's own.
         instance = find_instance(self._replica.state, asked.instance_id)
-        async with aclosing(self._worker.generate(instance, asked.request)) as outputs:
+        async with aclosing(self._run_here(instance, asked.request)) as outputs:
             async for output in outputs:
                 yield pack_output(output)
 

@@ -20,8 +20,8 @@ from exo.models.registry import Registry
 @dataclass(frozen=True)
 class NodeOptions:
     """Who this node is and how much it may use. `address` is where its API listens, `boot` is
-    unlike in any other run, `links` are asked for when they are told to others. `mlx_links` is the
-    setting."""
+    unlike in any other run, `links` are asked for when they are told to others. `mlx_links` and
+    `keep_alive` are the settings."""
 
     node_id: str
     name: str
@@ -30,6 +30,7 @@ class NodeOptions:
     boot: str = ""
     links: Callable[[], tuple[str, ...]] = tuple
     mlx_links: bool = False
+    keep_alive: float = -1.0
 
 
 class LocalNode:

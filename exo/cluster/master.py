@@ -10,6 +10,7 @@ from exo.cluster.commands import Command, CreateInstance, decide
 from exo.cluster.events import (
     Entry,
     Event,
+    KeysUsed,
     LinksMeasured,
     MasterElected,
     NodeJoined,
@@ -94,6 +95,8 @@ class Master:
                 made.append(NodeMeasured(node_id=report.node_id, device=report.device))
             if report.links:
                 made.append(LinksMeasured(links=report.links))
+            if report.keys_used:
+                made.append(KeysUsed(used=report.keys_used))
             return made
 
         await self._commit(events)

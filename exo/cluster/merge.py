@@ -9,6 +9,7 @@ know of yet is taken in:
 - A command that was carried out on both sides (it was sent again to the other half, with the same
   idempotency key) made one instance too many. The master's stays; the other one goes if it never
   came to be ready, and stays as a replica if it did.
+- A key that was revoked on either side is revoked; any other one of either side is good.
 """
 
 from exo.cluster.events import StateMerged
@@ -31,9 +32,18 @@ def merge(state: ClusterState, offered: ClusterState) -> StateMerged | None:
     commands: dict[str, Outcome] = {
         key: outcome for key, outcome in offered.commands.items() if key not in state.commands
     }
-    if not (deleted or adopted or commands):
+    void = set(state.revoked)
+    revoked = sorted(set(offered.revoked) - void)
+    keys = [k for k in offered.keys.values() if k.key_id not in {*state.keys, *void}]
+    if not (deleted or adopted or commands or revoked or keys):
         return None
-    return StateMerged(instances=tuple(adopted), deleted=tuple(sorted(deleted)), commands=commands)
+    return StateMerged(
+        instances=tuple(adopted),
+        deleted=tuple(sorted(deleted)),
+        commands=commands,
+        keys=tuple(keys),
+        revoked=tuple(revoked),
+    )
 
 
 def _is_twin(state: ClusterState, offered: ClusterState, instance: Instance) -> bool:

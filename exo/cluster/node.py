@@ -9,10 +9,19 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import TypeVar
 
-from exo.cluster.commands import CreateInstance, DeleteInstance, DrainNode, find_instance, find_node
+from exo.cluster.commands import (
+    Command,
+    CreateInstance,
+    DeleteInstance,
+    DrainNode,
+    PinInstance,
+    find_instance,
+    find_node,
+)
 from exo.cluster.drawings import draw, drawers
 from exo.cluster.events import Entry
 from exo.cluster.generation import Generations
+from exo.cluster.keeper import Keeper
 from exo.cluster.links import worth_telling
 from exo.cluster.local import LocalNode, NodeOptions
 from exo.cluster.log import EventLog
@@ -49,6 +58,8 @@ Stats = TypeVar("Stats", RingStats, DraftStats)
 
 # Seconds that another node gets to say what it could do for a model.
 SAMPLE_PATIENCE = 3.0
+# Seconds that a node waits, before it says so, for the memory of runners that it has stopped.
+_FREE_PATIENCE = 2.0
 # Seconds between two looks at this node's free memory, for the others.
 _STAMP_EVERY = 2.0
 
@@ -73,7 +84,8 @@ class Node:
         self._local = LocalNode(options, registry)
         self._replica = Replica(event_log, self._on_state)
         self.worker = Worker(worker, self._report, self._local.locate, self._hosts)
-        self._generations = Generations(network, self._replica, self.worker)
+        self.keeper = Keeper(network, options.keep_alive, self._unload)
+        self._generations = Generations(network, self._replica, self.worker, self.keeper)
         self._roles = Roles(network, self._replica, self._offer, self._samples)
         self._reports: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -90,6 +102,7 @@ class Node:
     async def close(self) -> None:
         if self._timer:
             self._timer.cancel()
+        await self.keeper.close()
         await self._roles.close()
         await self.worker.close()
         if self._reports:
@@ -166,8 +179,28 @@ class Node:
 
     # Commands.
 
+    async def submit(self, command: Command) -> ClusterState:
+        """Have the master carry out a command; a state that shows it.
+
+        Raises:
+            ExoError: it is refused, or there is no master.
+        """
+        return await self._roles.submit(command)
+
+    def observe(self, report: Report) -> None:
+        """Tell the master what was seen here, without waiting for it."""
+        task = asyncio.create_task(self._roles.report(report))
+        self._reports.add(task)
+        task.add_done_callback(self._reports.discard)
+
     async def create_instance(
-        self, card: ModelCard, wanted: Wanted, placement: Placement | None, command_id: str
+        self,
+        card: ModelCard,
+        wanted: Wanted,
+        placement: Placement | None,
+        command_id: str,
+        *,
+        pinned: bool = True,
     ) -> Instance:
         """Record a new instance; it loads by itself. The same command id gives the same instance.
 
@@ -181,6 +214,7 @@ class Node:
             card=card,
             wanted=wanted,
             placement=placement,
+            pinned=pinned,
         )
         state = await self._roles.submit(command)
         return find_instance(state, state.commands[command_id].instance_id)
@@ -192,6 +226,15 @@ class Node:
             InstanceNotFound, StorageFull, MasterUnknown: as they say.
         """
         await self._roles.submit(DeleteInstance(command_id=command_id, instance_id=instance_id))
+
+    async def pin_instance(self, instance_id: str, *, pinned: bool) -> Instance:
+        """Have an instance stay until it is deleted, or not.
+
+        Raises:
+            InstanceNotFound, StorageFull, MasterUnknown: as they say.
+        """
+        command = PinInstance(command_id=uuid.uuid4().hex, instance_id=instance_id, pinned=pinned)
+        return find_instance(await self._roles.submit(command), instance_id)
 
     async def drain(self, name: str, *, draining: bool) -> NodeInfo:
         """Give a node no more instances, or again.
@@ -221,8 +264,13 @@ class Node:
         self, card: ModelCard, draft: Draft | None = None
     ) -> tuple[NodeResources, ...]:
         """What the nodes can still give to new instances of this model."""
-        samples = await self._samples(ModelQuery.of(card, draft))
-        return free_resources(self.state, samples)
+        return free_resources(self.state, await self.samples(card, draft))
+
+    async def samples(
+        self, card: ModelCard, draft: Draft | None = None
+    ) -> Mapping[str, NodeSample]:
+        """What each node could do for this model, by its id."""
+        return await self._samples(ModelQuery.of(card, draft))
 
     async def find_card(self, name: str) -> ModelCard | None:
         """A model by its name, as a node that has its weights knows it."""
@@ -247,6 +295,14 @@ class Node:
         """See `Generations.load`."""
         return self._generations.load(instance)
 
+    def idle(self, instance: Instance) -> float | None:
+        """Seconds since an instance was used last, some seconds ago, and 0 while it is; None if it
+        may not be unloaded, or that is not known."""
+        node_id = instance.placement.shards[0].node_id
+        if node_id == self.options.node_id:
+            return self.keeper.idle.get(instance.instance_id)
+        return self.network.metadata(node_id).get("idle", {}).get(instance.instance_id)
+
     def reaches(self, instance: Instance) -> bool:
         """Whether this node has a link to the one of the instance's rank 0, or is it."""
         node_id = instance.placement.shards[0].node_id
@@ -267,6 +323,7 @@ class Node:
         # What an earlier life left on disk may be out of date: the cluster is asked first.
         if self._has_joined(state):
             self.worker.reconcile(state)
+            self.keeper.reconcile(state)
 
     def _has_joined(self, state: ClusterState) -> bool:
         me = state.nodes.get(self.options.node_id)
@@ -294,9 +351,7 @@ class Node:
             for m in measures
         ]
         if news := worth_telling(self.state, links):
-            report = asyncio.create_task(self._roles.report(Report(node_id=me, links=news)))
-            self._reports.add(report)
-            report.add_done_callback(self._reports.discard)
+            self.observe(Report(node_id=me, links=news))
 
     async def _samples(self, query: ModelQuery) -> Mapping[str, NodeSample]:
         """What each node that is here could do for a model."""
@@ -306,7 +361,7 @@ class Node:
 
     async def _sample(self, node_id: str, query: ModelQuery) -> NodeSample | None:
         if node_id == self.options.node_id:
-            return await self._local.sample(query, self.state)
+            return await self._own_sample(query)
         try:
             body = await self.network.request(
                 node_id, SAMPLE, pack(query), patience=SAMPLE_PATIENCE
@@ -316,7 +371,14 @@ class Node:
             return None
 
     async def _serve_sample(self, _: str, body: Body) -> Body:
-        return pack(await self._local.sample(unpack(query_adapter, body), self.state))
+        return pack(await self._own_sample(unpack(query_adapter, body)))
+
+    async def _own_sample(self, query: ModelQuery) -> NodeSample:
+        await self.worker.freed(_FREE_PATIENCE)
+        return await self._local.sample(query, self.state)
+
+    async def _unload(self, instance_id: str) -> None:
+        await self.delete_instance(instance_id, uuid.uuid4().hex)
 
     async def _serve_leave(self, _: str, __: Body) -> Body:
         self._stop()
@@ -330,5 +392,6 @@ class Node:
             key: stats.model_dump(mode="json") for key, stats in self.worker.draft_stats.items()
         }
         memory = self._local.memory().model_dump(mode="json")
-        self.network.stamp({"memory": memory, "rings": rings, "drafts": drafts})
+        idle = {name: round(seconds, 1) for name, seconds in self.keeper.idle.items()}
+        self.network.stamp({"memory": memory, "rings": rings, "drafts": drafts, "idle": idle})
         self._timer = asyncio.get_running_loop().call_later(_STAMP_EVERY, self._stamp)

@@ -6,6 +6,9 @@ cluster.command   request  Command → index of the state it led to             
 cluster.report    request  Report: what a follower's node observed              (to the master)
 cluster.sample    request  ModelQuery → NodeSample
 cluster.generate  stream   instance id, request → what its runner says of it
+cluster.keep      request  instance id, seconds → nil      (to the node of rank 0)
+cluster.unload    request  instance id → whether it is gone (to the node of rank 0)
+cluster.cancel    request  id of an HTTP request, API key or nil → whether there was one
 """
 
 from typing import Annotated, Any, Literal, TypeVar
@@ -30,6 +33,9 @@ REPORT = "cluster.report"
 SAMPLE = "cluster.sample"
 GENERATE = "cluster.generate"
 LEAVE = "cluster.leave"
+CANCEL = "cluster.cancel"
+KEEP = "cluster.keep"
+UNLOAD = "cluster.unload"
 
 T = TypeVar("T")
 
@@ -55,12 +61,13 @@ class Entries(Model):
 
 
 class Report(Model):
-    """What a node observed: a runner of its own, its device, its links."""
+    """What a node observed: a runner of its own, its device, its links, when it saw API keys."""
 
     node_id: str
     runner: Runner | None = None
     device: DeviceProfile | None = None
     links: tuple[LinkInfo, ...] = ()
+    keys_used: dict[str, str] = Field(default_factory=dict[str, str])
 
 
 class Generation(Model):

@@ -1,11 +1,15 @@
 """From a model's name in a request to an instance that can answer it."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from exo.cluster.catalogue import Catalogue
 from exo.cluster.node import Node
 from exo.cluster.placement import Wanted
+from exo.cluster.progress import progress_of
+from exo.cluster.room import create_with_room
 from exo.cluster.state import ClusterState, Instance
 from exo.errors import ModelNotFound, RequestError, Unavailable
 from exo.inference.ids import new_id
@@ -21,10 +25,19 @@ _MISTAKES = {
 
 @dataclass(frozen=True)
 class ServingOptions:
-    """Whether an unplaced model is placed at first use; how long a request waits, in seconds."""
+    """Whether an unplaced model is placed at first use; how long a request waits, in seconds, and
+    how long a stream does, which can be told how far the model is."""
 
     auto_place: bool
     wait: float
+    stream_wait: float = 600.0
+
+
+# Is told how far a model is that is waited for.
+Tell = Callable[[str], Awaitable[None]]
+# Seconds after which somebody who waits is told so, and then again if nothing changes.
+_TELL_AFTER = 1.0
+_TELL_EVERY = 10.0
 
 
 class Serving:
@@ -55,20 +68,26 @@ class Serving:
             )
         return card
 
-    async def instance_for(self, name: str, task: Task = Task.TEXT) -> Instance:
+    async def instance_for(
+        self, name: str, task: Task = Task.TEXT, tell: Tell | None = None
+    ) -> Instance:
         """A ready instance of the model called `name`: of those that this node is linked with, the
         least busy one. See `instances_for`."""
-        return (await self.instances_for(name, task))[0]
+        return (await self.instances_for(name, task, tell))[0]
 
-    async def instances_for(self, name: str, task: Task = Task.TEXT) -> list[Instance]:
+    async def instances_for(
+        self, name: str, task: Task = Task.TEXT, tell: Tell | None = None
+    ) -> list[Instance]:
         """All ready instances of the model called `name`, the least busy one first: those that
-        this node is linked with, or, if there are none, the others.
+        this node is linked with, or, if there are none, the others. Where one is waited for, its
+        progress is told to `tell`.
 
         Raises:
             ModelNotFound: no model has that name, or it is not placed and may not be.
             RequestError: it is not a model for this task.
             PlacementImpossible: it fits nowhere.
-            Unavailable: it was not ready in time, or failed to load.
+            Unavailable: it was not ready in time, failed to load, or does not fit beside models
+                that are in use.
         """
         card = await self.card_for(name, task)
         found = self._present(name)
@@ -76,12 +95,39 @@ class Serving:
             async with self._placing:  # Two requests at once make one instance.
                 found = self._present(name) or [await self._place(card, name)]
         model_id = found[0].card.model_id
+        wait = self._options.wait if tell is None else self._options.stream_wait
         try:
-            async with asyncio.timeout(self._options.wait):
-                await self._node.wait_for(lambda state: self._settled(state, model_id))
+            async with asyncio.timeout(wait):
+                await self._wait(model_id, tell)
         except TimeoutError:
             pass
         return self._ready(model_id)
+
+    async def _wait(self, model_id: str, tell: Tell | None) -> None:
+        """Return when the model is ready or cannot be."""
+        told, pause = None, _TELL_AFTER
+        while not self._settled(self._node.state, model_id):
+            if tell is None:
+                await self._node.wait_for(partial(self._settled, model_id=model_id))
+                return
+            try:
+                async with asyncio.timeout(pause):
+                    await self._node.wait_for(partial(self._is_news, model_id, told))
+            except TimeoutError:
+                pass
+            if not self._settled(self._node.state, model_id):
+                told, pause = self._progress(self._node.state, model_id), _TELL_EVERY
+                await tell(told)
+
+    def _is_news(self, model_id: str, told: str | None, state: ClusterState) -> bool:
+        if self._settled(state, model_id):
+            return True
+        return told is not None and self._progress(state, model_id) != told
+
+    def _progress(self, state: ClusterState, model_id: str) -> str:
+        """How far the first instance is that may come to be ready."""
+        found = (progress_of(state, each) for each in self._instances(state, model_id))
+        return next((one for one in found if one != "failed"), "failed")
 
     async def _place(self, card: ModelCard, name: str) -> Instance:
         if not self._options.auto_place:
@@ -90,7 +136,8 @@ class Serving:
                 hint=f"`exo instance create {name}` starts it.",
                 param="model",
             )
-        return await self._node.create_instance(card, Wanted(), None, new_id("auto"))
+        command_id = new_id("auto")
+        return await create_with_room(self._node, card, Wanted(), None, command_id, pinned=False)
 
     def _settled(self, state: ClusterState, model_id: str) -> bool:
         """Whether an instance is ready, or none can become so."""
@@ -111,7 +158,8 @@ class Serving:
                 hint=f"Delete it with `exo instance delete {found[0].instance_id}`.",
             )
         raise Unavailable(
-            f"{model_id} is not ready yet.{' ' + reason if reason else ''}",
+            f"{model_id} is not ready yet ({self._progress(state, model_id)})."
+            f"{' ' + reason if reason else ''}",
             hint="`exo instance list` shows how far it is.",
             retry_after=5,
         )
@@ -122,8 +170,4 @@ class Serving:
         return [i for i in self._instances(state, name) if not state.lost_nodes(i)]
 
     def _instances(self, state: ClusterState, name: str) -> list[Instance]:
-        return [i for i in state.instances.values() if _is_called(i.card, name)]
-
-
-def _is_called(card: ModelCard, name: str) -> bool:
-    return name in {card.model_id, card.repo, *card.aliases, str(card.path)}
+        return [i for i in state.instances.values() if i.card.is_called(name)]

@@ -1,7 +1,8 @@
 """The replicated state: what the log of events folds to.
 
 What is in it: nodes, instances (desired) and runners (actual). What is never in it: prompts,
-tokens, secrets, and what changes all the time (free memory is asked for when it is needed).
+tokens, secrets, and what changes all the time (free memory is asked for when it is needed). Of an
+API key it has what was made of its secret, which proves the secret and does not tell it.
 """
 
 from enum import IntEnum, StrEnum
@@ -146,13 +147,15 @@ class Placement(Model):
 
 
 class Instance(Model):
-    """A model placed and served: what is wanted."""
+    """A model placed and served: what is wanted. One that is not `pinned` is unloaded when nobody
+    uses it, or to make room."""
 
     instance_id: str
     card: ModelCard
     created_at: str
     placement: Placement
     draft: Draft | None = None
+    pinned: bool = True
 
 
 class RunnerStatus(StrEnum):
@@ -192,6 +195,30 @@ class Runner(Model):
     ring: RingEnd | None = None
 
 
+class Scope(StrEnum):
+    """What an API key is good for: to use models, or for everything."""
+
+    INFERENCE = "inference"
+    ADMIN = "admin"
+
+
+class ApiKey(Model):
+    """A key of the API, without its secret.
+
+    `models` are names of the only models it may use, all if there are none; `rate` is how many
+    requests a minute may ask for answers. Times are ISO 8601, `last_used` to the hour.
+    """
+
+    key_id: str
+    name: str
+    scope: Scope
+    hashed_secret: str
+    created_at: str
+    models: tuple[str, ...] = ()
+    rate: int | None = None
+    last_used: str | None = None
+
+
 class Outcome(Model):
     """What became of a command that was carried out."""
 
@@ -206,8 +233,8 @@ class ClusterState(Model):
     """The fold of the log up to `index`, whose last entry is of `term`.
 
     Runners are by (instance_id, rank), as `id/rank`; links by the two node ids, as `id/id`.
-    `deleted` are ids of instances, so that a copy of the state that is older does not bring
-    them back.
+    `deleted` are ids of instances, `revoked` of API keys, so that a copy of the state that is older
+    does not bring them back.
     """
 
     index: int = 0
@@ -218,6 +245,8 @@ class ClusterState(Model):
     runners: dict[str, Runner] = {}
     commands: dict[str, Outcome] = {}
     deleted: tuple[str, ...] = ()
+    keys: dict[str, ApiKey] = {}
+    revoked: tuple[str, ...] = ()
 
     def runner(self, instance_id: str, rank: int) -> Runner | None:
         return self.runners.get(runner_key(instance_id, rank))

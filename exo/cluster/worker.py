@@ -109,6 +109,7 @@ class Worker:
         self._state = ClusterState()
         self._spares: list[RunnerProcess] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -217,6 +218,11 @@ class Worker:
             if local.requests:
                 await local.requests.wait_idle()
 
+    async def freed(self, patience: float) -> None:
+        """Return when the runners that were stopped have ended, and their memory is free."""
+        if self._leaving:
+            await asyncio.wait(set(self._leaving), timeout=patience)
+
     async def keep_spares(self) -> None:
         """Start spare runners, so that the next instance does not wait for imports."""
         while len(self._spares) < self._options.spare_runners and not self._closed:
@@ -254,6 +260,9 @@ class Worker:
 
     def _stop(self, key: str) -> None:
         local = self._locals.pop(key)
+        if local.task and not local.task.done():
+            self._leaving.add(local.task)
+            local.task.add_done_callback(self._leaving.discard)
         if local.process:
             local.process.kill("its instance was deleted" if not self._closed else "exo stops")
 

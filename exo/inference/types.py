@@ -59,7 +59,16 @@ class ToolUse(Wire):
     parallel: bool = True
 
 
-class GenerateRequest(Wire):
+class Asked(Wire):
+    """What every request says: its id, the API key that shares with others (`lane`), and whether
+    it may wait for what is interactive."""
+
+    request_id: str
+    lane: str = ""
+    batch: bool = False
+
+
+class GenerateRequest(Asked):
     """One request: `messages`, which the model's chat template makes a prompt of, or a `prompt` as
     it is, as text or as tokens. `max_tokens` None means as many as the context holds.
 
@@ -72,7 +81,6 @@ class GenerateRequest(Wire):
     `trace_id` is the id of the HTTP request, for logs.
     """
 
-    request_id: str
     messages: list[dict[str, Any]] = []
     prompt: str | list[int] | None = None
     sampling: Sampling = Sampling()

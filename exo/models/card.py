@@ -78,6 +78,10 @@ class ModelCard(BaseModel):
             return numbers * element_size
         return numbers * bits // 8 + numbers // self.kv_group * 2 * element_size
 
+    def is_called(self, name: str) -> bool:
+        """Whether `name` means this model: its id, its repository, an alias, or its folder."""
+        return name in {self.model_id, self.repo, *self.aliases, str(self.path)}
+
     @property
     def kv_group(self) -> int | None:
         """How many numbers of a key share a scale when it is quantised; None if it cannot be."""

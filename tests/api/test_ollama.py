@@ -7,7 +7,7 @@ import pytest
 from ollama._types import ChatRequest, GenerateRequest
 
 from exo.api.ollama_adapter import Speaker, check, model_name, running_of, tag_of, to_generate
-from exo.api.ollama_schema import OllamaChat, OllamaGenerate, Options
+from exo.api.ollama_schema import OllamaChat, OllamaGenerate, Options, seconds_of
 from exo.api.routes import validate
 from exo.errors import RequestError, UnsupportedField
 from exo.inference.types import FinishReason, Stats
@@ -116,6 +116,34 @@ def test_it_changes_nothing(field: str, value: Any):
     assert chat(**{field: value}) == chat()
 
 
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [
+        (0, 0),
+        ("0", 0),
+        ("0s", 0),
+        (-1, -1),
+        ("-1", -1),
+        ("-1m", -60),
+        (90, 90),
+        ("5m", 300),
+        ("1h30m", 5400),
+        ("1.5h", 5400),
+        ("300ms", 0.3),
+        ("", None),
+        ("m", None),
+        ("soon", None),
+        ("5 m", None),
+        ("-", None),
+        ("--1m", None),
+        ("inf", None),
+        ("nan", None),
+    ],
+)
+def test_durations(told: float | str, seconds: float | None):
+    assert seconds_of(told) == (None if seconds is None else pytest.approx(seconds))
+
+
 def test_a_prompt_is_a_message_unless_it_is_raw():
     assert generate()["messages"] == [USER]
     told = generate(system="Be brief.")["messages"]
@@ -182,8 +210,8 @@ def test_the_end_has_the_counts():
 
 def test_models_are_told_as_ollama_tells_them():
     one, copy = card(), card()
-    assert tag_of(one).digest == tag_of(copy).digest == running_of(one).digest
+    assert tag_of(one).digest == tag_of(copy).digest == running_of(one, None).digest
     assert tag_of(one).digest != tag_of(card(n_layers=one.n_layers + 1)).digest
     assert ollama.ListResponse.model_validate({"models": [tag_of(one).model_dump()]})
-    assert ollama.ProcessResponse.model_validate({"models": [running_of(one).model_dump()]})
+    assert ollama.ProcessResponse.model_validate({"models": [running_of(one, 60).model_dump()]})
     assert model_name("m:latest") == model_name("m") == "m"

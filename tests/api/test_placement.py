@@ -48,7 +48,12 @@ def placing(served: Served) -> Placing:
         return placing.nodes
 
     async def create_instance(
-        model: ModelCard, wanted: Wanted, placement: Placement | None, command_id: str
+        model: ModelCard,
+        wanted: Wanted,
+        placement: Placement | None,
+        command_id: str,
+        *,
+        pinned: bool,
     ) -> Instance:
         command = CreateInstance(
             command_id=command_id,
@@ -56,6 +61,7 @@ def placing(served: Served) -> Placing:
             card=model,
             wanted=wanted,
             placement=placement,
+            pinned=pinned,
         )
         (event,) = decide(served.node.state, command, placing.nodes, "now")
         assert isinstance(event, InstanceCreated)
@@ -69,6 +75,12 @@ def placing(served: Served) -> Placing:
 
 def ranges(placed: dict[str, Any]) -> list[tuple[str, int, int]]:
     return [(s["node_id"], s["start_layer"], s["end_layer"]) for s in placed["shards"]]
+
+
+async def test_what_is_created_is_pinned_unless_it_is_not_to_be(served: Served, placing: Placing):
+    for pin, pinned in [({}, True), ({"pin": False}, False)]:
+        made = await served.post("/instance", {"instance": {"model_id": "m", **pin}})
+        assert made["pinned"] is pinned
 
 
 async def error_of(served: Served, query: str) -> dict[str, Any]:

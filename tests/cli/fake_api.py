@@ -13,6 +13,7 @@ from .fake_painter import FakePainter
 NODE_ID = "12D3KooWFakeNode"
 OTHER_ID = "12D3KooWOtherNode"
 TOKEN = "exo1-abcdefghijkl"
+KEY = "sk-exo-abcd2345-secret"
 OPEN = "This cluster is open to everyone on its network. `exo cluster lock` closes it."
 SINCE = "2026-11-23T10:00:00+00:00"
 DEVICE = {
@@ -64,6 +65,7 @@ def instance(instance_id: str, status: str = "ready", done: int = 6) -> dict[str
         "encrypted": None,
         "kv_bits": None,
         "draft": None,
+        "pinned": True,
         "ring": None,
         "drafts": None,
         "shards": [
@@ -147,6 +149,9 @@ class FakeApi:
             "refused": {},
         }
         self.locked = False
+        self.note: str | None = None
+        self.keys: list[dict[str, Any]] = []
+        self.shown_keys: list[str | None] = []
         self.steps: list[dict[str, Any]] = [loading(3), {"status": "warming"}, {"status": "ready"}]
         self.stays_open = True
         self.events: list[dict[str, Any]] = []
@@ -184,6 +189,7 @@ class FakeApi:
             "term": {"number": 1, "master_id": NODE_ID},
             "index": 7,
             "cluster": self.summary(),
+            "access": {"keys_required": False, "keys": len(self.keys), "note": self.note},
             "topology": {"nodes": self.nodes, "links": self.links},
             "instances": self.instances,
             "downloads": [],
@@ -227,6 +233,9 @@ class FakeApi:
                 web.get("/cluster", self._json(self.cluster)),
                 web.get("/cluster/token", self._json(self.token)),
                 web.post("/cluster/{verb}", self._new_secret),
+                web.get("/keys", self._json(lambda: {"object": "list", "data": self.keys})),
+                web.post("/keys", self._new_key),
+                web.delete("/keys/{key}", self._revoke),
                 web.post("/nodes/{node}/{verb}", self._node),
                 web.get("/network", self._json(lambda: self.network)),
                 web.get("/models", self._json(lambda: {"object": "list", "data": self.models})),
@@ -235,6 +244,7 @@ class FakeApi:
                 web.post("/instance", self._create),
                 web.get("/instance/{id}", self._show),
                 web.delete("/instance/{id}", self._delete),
+                web.post("/instance/{id}/{verb}", self._pin),
                 web.get("/events", self._events),
                 web.get("/v1/models/{id}", self._model),
                 *self.painter.routes(),
@@ -257,6 +267,7 @@ class FakeApi:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         self.calls.append((request.method, request.path_qs))
+        self.shown_keys.append(request.headers.get("Authorization"))
         if self.failure and request.path != "/healthz":
             status, body = self.failure
             return web.json_response(body, status=status)
@@ -283,6 +294,19 @@ class FakeApi:
         self.locked = True
         return web.json_response({**self.token(), "missed": self.missed})
 
+    async def _new_key(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.posted.append(body)
+        made = {**body, "key_id": "abcd2345", "created_at": SINCE, "last_used": None}
+        self.keys.append(made)
+        return web.json_response({**made, "key": KEY})
+
+    async def _revoke(self, request: web.Request) -> web.Response:
+        name = request.match_info["key"]
+        [gone] = [key for key in self.keys if name in {key["name"], key["key_id"]}]
+        self.keys.remove(gone)
+        return web.json_response(gone)
+
     async def _node(self, request: web.Request) -> web.Response:
         name = request.match_info["node"]
         [found] = [n for n in self.nodes if name in {n["node_id"], n["name"]}]
@@ -305,6 +329,11 @@ class FakeApi:
         gone = request.match_info["id"]
         del self.instances[gone]
         return web.json_response({"message": "ok", "command_id": "c2", "instance_id": gone})
+
+    async def _pin(self, request: web.Request) -> web.Response:
+        found = self.instances[request.match_info["id"]]
+        found["pinned"] = request.match_info["verb"] == "pin"
+        return web.json_response(found)
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         since = int(request.query.get("since", "0"))

@@ -291,3 +291,18 @@ def test_drafts_and_bits_are_asked_for_and_shown(exo: Exo, api: FakeApi) -> None
     assert "4 bits" in out
     api.instances = {"i1": {**made, "drafts": {**drafts, "off": "It has a window."}}}
     assert "off: It has a window." in exo("instance", "show", "i1").out
+
+
+def test_an_instance_need_not_be_pinned(exo: Exo, api: FakeApi) -> None:
+    exo("instance", "create", "exo-demo", "--no-pin", "--no-wait")
+
+    assert api.posted == [{"instance": {"model_id": "exo-demo", "pin": False}}]
+
+
+def test_pin_and_unpin(exo: Exo, api: FakeApi) -> None:
+    exo("instance", "create", "exo-demo", "--no-wait")
+
+    assert "goes when nobody uses it" in exo("instance", "unpin", "new").out
+    assert "Stays        while it is used" in exo("instance", "show", "new").out
+    assert "stays until it is deleted" in exo("instance", "pin", "new").out
+    assert "Stays" not in exo("instance", "show", "new").out

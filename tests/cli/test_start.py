@@ -182,7 +182,8 @@ def test_a_token_is_no_argument_of_the_daemon(
 
     def launch(flags: dict[str, Any]) -> dict[str, Any]:
         launched.append(flags)
-        return {"api": "http://127.0.0.1:1", "pid": 1, "cluster": {"warning": OPEN}}
+        status = {"cluster": {"warning": OPEN}, "access": {"note": None}}
+        return {"api": "http://127.0.0.1:1", "pid": 1, **status}
 
     monkeypatch.setattr(start, "launch", launch)
 
@@ -208,7 +209,14 @@ def test_what_is_not_given_comes_from_the_environment(
 def test_help_texts_are_the_settings_own(exo: Exo) -> None:
     text = " ".join(exo("start", "--help").out.split())
     daemon_flags = ["host", "port", "name", "cluster_name", "models_dir", "insecure"]
-    daemon_flags += ["auto_place", "log_level", "p2p_port", "discovery", "ring_encryption"]
+    daemon_flags += [
+        "require_keys",
+        "auto_place",
+        "log_level",
+        "p2p_port",
+        "discovery",
+        "ring_encryption",
+    ]
 
     for name in daemon_flags:
         assert (Settings.model_fields[name].description or "?") in text

@@ -3,6 +3,7 @@
 The answers are endless, so a slot that is not freed is held until the test's time is up.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from socket import create_connection
@@ -32,6 +33,18 @@ def test_stream(shared: Daemon) -> None:
     with shared.stream(MODEL, **FIELDS) as lines:
         assert next(lines)
         assert content_of(next(lines))
+    assert_free(shared)
+
+
+@pytest.mark.usefixtures("one_slot")
+def test_cancelled_by_its_id(shared: Daemon) -> None:
+    body = chat_body(MODEL, "Hello", stream=True, **FIELDS)
+    with shared.http.stream("POST", "/v1/chat/completions", json=body) as response:
+        lines = response.iter_lines()
+        first = json.loads(next(lines).removeprefix("data: "))
+        shared.post(f"/v1/requests/{first['id']}/cancel", None)
+        [*_, last] = [line for line in lines if line]
+        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "request_cancelled"
     assert_free(shared)
 
 

@@ -106,10 +106,10 @@ def test_broken_config_file(home: Path) -> None:
     assert "config.toml" in told(done)
 
 
-def test_beyond_loopback_takes_a_decision(home: Path) -> None:
-    done = run_exo(home, "start", "--port=0", "--host=0.0.0.0")
+def test_keys_are_asked_for_or_not(home: Path) -> None:
+    done = run_exo(home, "start", "--port=0", "--insecure", "--require-keys")
     assert done.returncode == 2
-    assert "--insecure" in told(done)
+    assert "'insecure' and 'require_keys'" in told(done)
 
 
 def test_address_of_no_interface(home: Path) -> None:

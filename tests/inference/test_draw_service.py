@@ -106,6 +106,16 @@ def test_a_full_queue_refuses_with_when_to_come_back():
     assert refused.error.retry_after
 
 
+def test_keys_take_turns_and_batch_waits():
+    runner = Runner(max_queue=8)
+    for name, lane in [("a1", "a"), ("a2", "a"), ("a3", "a"), ("b1", "b")]:
+        runner.ask(name, lane=lane)
+    runner.ask("later", lane="c", batch=True)
+    runner.ask("b2", lane="b")
+    order = [m.request_id for m in runner.finish() if isinstance(m, DrawFinished)]
+    assert order == ["a1", "b1", "a2", "b2", "a3", "later"]
+
+
 def test_when_the_engine_fails_all_are_told():
     runner = Runner()
     runner.ask("a", prompt="fail")

@@ -53,6 +53,30 @@ def test_a_full_queue_refuses_the_whole_request():
     scheduler.submit({2: 1})
 
 
+def test_keys_take_turns_and_interactive_goes_first():
+    scheduler = Scheduler(slots=1, kv_tokens=100, max_queue=10)
+    scheduler.submit({1: 1, 2: 1, 3: 1}, "one")
+    scheduler.submit({4: 1}, "other", batch=True)
+    scheduler.submit({5: 1}, "other")
+    order: list[int] = []
+    while admitted := scheduler.admit():
+        order += admitted
+        scheduler.release(order[-1])
+    assert order == [1, 5, 2, 3, 4]
+
+
+def test_a_key_that_has_nothing_waiting_finds_room_in_a_full_queue():
+    scheduler = Scheduler(slots=1, kv_tokens=100, max_queue=4)
+    scheduler.submit(dict.fromkeys(range(5), 1), "loud")
+    with pytest.raises(QueueFull):
+        scheduler.submit({5: 1}, "loud")
+    scheduler.submit({6: 1}, "quiet")
+    with pytest.raises(QueueFull):
+        scheduler.submit({7: 1}, "quiet")
+    with pytest.raises(QueueFull):
+        scheduler.submit({8: 1}, "third")
+
+
 def test_release_tells_whether_the_sequence_was_running():
     scheduler = Scheduler(slots=1, kv_tokens=100, max_queue=9)
     scheduler.submit({1: 1, 2: 1})

@@ -1,14 +1,14 @@
 """What a runner with an image model does with messages: pure but for the engine it drives.
 
-Requests wait in a bounded queue; their pictures are drawn one after the other, a step at a time, so
-that a cancellation is heeded after the step that is being computed.
+Requests wait in a bounded queue, which is fair to API keys; the pictures of one are drawn one after
+the other, a step at a time, so that a cancellation is heeded after the step that is being computed.
 """
 
-from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from exo.errors import EngineError, ExoError, QueueFull
+from exo.inference.fair import FairQueue
 from exo.inference.image.engine import DrawSpec, ImageEngine, Picture, Stroke
 from exo.inference.image.types import (
     DrawFinished,
@@ -53,23 +53,30 @@ class DrawService:
         self._engine = engine
         self._max_queue = max_queue
         self._clock = clock
-        self._queue: deque[_Open] = deque()
+        self._drawn: _Open | None = None
+        self._waiting: dict[str, _Open] = {}
+        self._queue: FairQueue[str] = FairQueue()
 
     @property
     def busy(self) -> bool:
         """Whether `step` has something to do."""
-        return bool(self._queue)
+        return self._drawn is not None or bool(self._waiting)
 
     @property
     def load_stats(self) -> LoadStats:
         """How much there is to do, in requests."""
-        waiting = max(len(self._queue) - 1, 0)
-        return LoadStats(running=len(self._queue) - waiting, waiting=waiting)
+        running = min(len(self._open), 1)
+        return LoadStats(running=running, waiting=len(self._open) - running)
 
     @property
     def trace_ids(self) -> list[str]:
         """Of the requests that are open."""
-        return [entry.request.trace_id for entry in self._queue]
+        return [entry.request.trace_id for entry in self._open]
+
+    @property
+    def _open(self) -> list[_Open]:
+        """All requests, the one that is being drawn first."""
+        return [*([self._drawn] if self._drawn else []), *self._waiting.values()]
 
     def handle(self, message: Draw | Cancel) -> list[Wire]:
         """Take in a request or a cancellation."""
@@ -77,19 +84,28 @@ class DrawService:
             self._forget(message.request_id)
             return [self.load_stats]
         request = message.request
-        if len(self._queue) > self._max_queue:
+        waiting, room = len(self._waiting), self._max_queue
+        if self._drawn is None:
+            room += 1
+        if waiting and not self._queue.waiting(request.lane):
+            room += self._max_queue // 4
+        if waiting >= room:
             error = QueueFull(
-                f"{len(self._queue) - 1} requests already wait for this model.",
+                f"{waiting} requests already wait for this model.",
                 hint="Try again shortly.",
                 retry_after=5,
             )
             return [_failed(request, error)]
-        self._queue.append(_Open(request, self._clock()))
+        self._waiting[request.request_id] = _Open(request, self._clock())
+        cost = request.n * request.steps * request.width * request.height
+        self._queue.push(request.request_id, cost, request.lane, batch=request.batch)
         return [Accepted(request_id=request.request_id, prompt_tokens=0), self.load_stats]
 
     def step(self) -> list[Wire]:
         """Compute one step of the picture that is on the way, and say what came of it."""
-        entry = self._queue[0]
+        if self._drawn is None:
+            self._drawn = self._waiting.pop(self._queue.pop())
+        entry = self._drawn
         try:
             return self._advance(entry)
         except ExoError as error:
@@ -98,8 +114,9 @@ class DrawService:
 
     def fail_all(self, error: ExoError) -> list[Wire]:
         """Give up every open request, when a step could not be computed."""
-        failed = [entry.request for entry in self._queue]
-        self._queue.clear()
+        failed = [entry.request for entry in self._open]
+        for request in failed:
+            self._forget(request.request_id)
         return [*(_failed(request, error) for request in failed), self.load_stats]
 
     def _advance(self, entry: _Open) -> list[Wire]:
@@ -144,7 +161,7 @@ class DrawService:
         entry.done += 1
         if entry.done < request.n:
             return [drawn]
-        self._queue.popleft()
+        self._drawn = None
         finished = DrawFinished(request_id=request.request_id, stats=self._stats(entry))
         return [drawn, finished, self.load_stats]
 
@@ -163,9 +180,11 @@ class DrawService:
         )
 
     def _forget(self, request_id: str) -> None:
-        for entry in [one for one in self._queue if one.request.request_id == request_id]:
-            self._queue.remove(entry)
-            entry.close()
+        if self._waiting.pop(request_id, None) is not None:
+            self._queue.remove(request_id)
+        elif self._drawn is not None and self._drawn.request.request_id == request_id:
+            self._drawn.close()
+            self._drawn = None
 
 
 def preview_steps(steps: int, wanted: int) -> set[int]:

@@ -8,10 +8,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from exo.inference.types import Wire
+from exo.inference.types import Asked, Wire
 
 
-class DrawRequest(Wire):
+class DrawRequest(Asked):
     """Draw `n` pictures of `width` by `height` pixels; picture i uses `seed` + i.
 
     With `images` they are edits of these, where white (255) in `mask`, as large as the first of
@@ -21,7 +21,6 @@ class DrawRequest(Wire):
     picture are wanted on the way. `trace_id` is the id of the HTTP request, for logs.
     """
 
-    request_id: str
     prompt: str
     width: int = Field(ge=16)
     height: int = Field(ge=16)

@@ -163,7 +163,8 @@ class Service:
                 param="messages",
             )
         ids = range(self._next_id, self._next_id + request.n)
-        self._scheduler.submit(dict.fromkeys(ids, len(prompt) + wanted))
+        tokens = dict.fromkeys(ids, len(prompt) + wanted)
+        self._scheduler.submit(tokens, request.lane, batch=request.batch)
         self._next_id = ids.stop
         self._open[request.request_id] = _Open(request, prompt, self._clock(), set(ids))
         for index, sequence_id in enumerate(ids):
