@@ -12,6 +12,7 @@ own config, data and state folders):
     H/data/state.db             the event log and its snapshots (SQLite)
     H/data/models/              model folders, in mlx-lm layout
     H/data/images/              pictures whose address was asked for, for an hour
+    H/data/responses/           responses that clients may come back to (0600)
     H/state/exo.lock            held by the running daemon
     H/state/daemon.json         pid and address of the running daemon
     H/state/local.key           lets this device's command line use its API (0600)
@@ -114,6 +115,12 @@ class Settings(BaseModel):
         description="Disk space for pictures that are fetched by their address, in MiB; the oldest "
         "make room for new ones.",
     )
+    responses_mb: int = Field(
+        128,
+        ge=0,
+        description="Disk space for the responses of `/v1/responses`, in MiB; the oldest make room "
+        "for new ones. 0 stores none.",
+    )
     drain_seconds: float = Field(
         10.0, ge=0, description="Seconds that open requests get to finish when the daemon stops."
     )
@@ -185,6 +192,10 @@ class Paths:
     @property
     def images(self) -> Path:
         return self.data / "images"
+
+    @property
+    def responses(self) -> Path:
+        return self.data / "responses"
 
     @property
     def lock(self) -> Path:

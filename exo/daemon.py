@@ -24,6 +24,8 @@ from exo.api.app import make_app
 from exo.api.context import Context
 from exo.api.image_store import ImageStore
 from exo.api.meters import Meters, prepare
+from exo.api.response_archive import ResponseArchive
+from exo.api.response_store import ResponseStore
 from exo.api.views import state_view
 from exo.cluster.catalogue import Catalogue
 from exo.cluster.keys import PREFIX
@@ -219,6 +221,9 @@ class _Daemon:
             serving=Serving(node, catalogue, options),
             security=Security(node.network, cluster, node),
             images=ImageStore(self._paths.images, settings.images_mb * 2**20),
+            responses=ResponseArchive(
+                node, ResponseStore(self._paths.responses, settings.responses_mb * 2**20)
+            ),
             tracing=Tracing(node.network, meters),
             meters=meters,
             doors=self._make_doors(),

@@ -10,6 +10,7 @@
     ├── RequestError                the client asked for something that cannot be (400)
     │   ├── UnsupportedField        a field exo does not honour yet
     │   ├── ContextLengthExceeded
+    │   ├── PreviousResponseNotFound
     │   ├── ModelInvalid            a model folder is damaged or of no known architecture
     │   ├── PlacementImpossible
     │   ├── BodyTooLarge            (413)
@@ -131,6 +132,12 @@ class UnsupportedField(RequestError):
 
 class ContextLengthExceeded(RequestError):
     code = "context_length_exceeded"
+
+
+class PreviousResponseNotFound(RequestError):
+    """The response to go on from is not stored here, or not any more."""
+
+    code = "previous_response_not_found"
 
 
 class ModelInvalid(RequestError):
@@ -312,6 +319,11 @@ def from_wire(data: Mapping[str, Any]) -> ExoError:
         param=data.get("param"),
         retry_after=data.get("retry_after"),
     )
+
+
+def renamed(error: ExoError, param: str) -> ExoError:
+    """The same error about a field that has another name where it came from."""
+    return from_wire({**to_wire(error), "param": param})
 
 
 def error_class(code: str) -> type[ExoError]:

@@ -7,6 +7,7 @@ from exo.api import (
     chat,
     cluster,
     completions,
+    embeddings,
     images,
     instances,
     keys,
@@ -15,8 +16,11 @@ from exo.api import (
     models,
     nodes,
     ollama,
+    ollama_embed,
+    ollama_pull,
     recording,
     requests,
+    responses,
     security,
     stored_images,
 )
@@ -33,8 +37,12 @@ ROUTES: list[Route] = [
     *models.ROUTES,
     *chat.ROUTES,
     *completions.ROUTES,
+    *embeddings.ROUTES,
     *anthropic.ROUTES,
+    *responses.ROUTES,
     *ollama.ROUTES,
+    *ollama_embed.ROUTES,
+    *ollama_pull.ROUTES,
     *images.ROUTES,
     *stored_images.ROUTES,
     *requests.ROUTES,
@@ -62,4 +70,9 @@ def make_app(
     for route in [*ROUTES, openapi_route(ROUTES)]:
         routes[app.router.add_route(route.method, route.path, route.handler)] = route
     app.cleanup_ctx.append(stored_images.keep_clean)
+    app.on_cleanup.append(_end_responses)
     return app
+
+
+async def _end_responses(app: web.Application) -> None:
+    await app[CONTEXT].responses.close()

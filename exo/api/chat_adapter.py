@@ -131,7 +131,7 @@ def _message(message: Message) -> dict[str, Any]:
                 "type": "function",
                 "function": {
                     "name": call.function.name,
-                    "arguments": _arguments(call.function.arguments),
+                    "arguments": arguments_of(call.function.arguments),
                 },
             }
             for call in calls
@@ -145,7 +145,8 @@ def _text(content: str | Sequence[TextPart | RefusalPart] | None) -> str:
     return "".join(part.text if isinstance(part, TextPart) else part.refusal for part in content)
 
 
-def _arguments(text: str) -> Any:
+def arguments_of(text: str) -> Any:
+    """The arguments of a call, read if they can be."""
     try:
         return json.loads(text)
     except ValueError:

@@ -25,11 +25,11 @@ def format_of(body: ChatRequest) -> Format | None:
     match body.response_format:
         case SchemaFormat(json_schema=wanted):
             schema = _OBJECT if wanted.schema_ is None else wanted.schema_
-            return _json(schema, "response_format.json_schema.schema")
+            return json_form(schema, "response_format.json_schema.schema")
         case None:
             return None
         case form:
-            return _json(_OBJECT, "response_format") if form.type == "json_object" else None
+            return json_form(_OBJECT, "response_format") if form.type == "json_object" else None
 
 
 def structured(wanted: StructuredOutputs) -> Format:
@@ -39,7 +39,7 @@ def structured(wanted: StructuredOutputs) -> Format:
         RequestError: a schema or a grammar is none, too large or endless.
     """
     if wanted.json_ is not None:
-        return _json(wanted.json_, "structured_outputs.json")
+        return json_form(wanted.json_, "structured_outputs.json")
     if wanted.choice is not None:
         if not all(wanted.choice):
             raise RequestError("A choice must not be empty.", param="structured_outputs.choice")
@@ -64,7 +64,12 @@ def _check_embedded(grammar: str, param: str) -> None:
         check_schema(schema, param)
 
 
-def _json(schema: dict[str, Any], param: str) -> Format:
+def json_form(schema: dict[str, Any], param: str) -> Format:
+    """JSON that this schema, the value of `param`, allows.
+
+    Raises:
+        RequestError: it cannot be enforced.
+    """
     check_schema(schema, param)
     return Format(kind="json", text=json.dumps(schema), param=param)
 

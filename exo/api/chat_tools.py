@@ -1,14 +1,28 @@
 """Which tools a client lets the model call, as the engine is asked for it: pure."""
 
-from exo.api.chat_schema import AllowedChoice, ChatRequest, NamedTool, Tool
+from collections.abc import Sequence
+from typing import Protocol
+
+from exo.api.chat_schema import AllowedChoice, NamedTool, Tool, ToolChoice
 from exo.errors import RequestError
 from exo.inference.grammars.schema import check_schema
 from exo.inference.types import ToolUse
 
 
-def tool_use_of(body: ChatRequest) -> ToolUse | None:
+class Tooled(Protocol):
+    """What a request says of tools."""
+
+    @property
+    def tools(self) -> Sequence[Tool] | None: ...
+    @property
+    def tool_choice(self) -> ToolChoice | None: ...
+    @property
+    def parallel_tool_calls(self) -> bool | None: ...
+
+
+def tool_use_of(body: Tooled, schema: str = "function.parameters") -> ToolUse | None:
     """The tools that may be called, None if none may be. Those that may not be called are not
-    shown to the model either.
+    shown to the model either. `schema` is where the client's tools have their parameters.
 
     Raises:
         RequestError: a choice names a tool that is not there, two have one name, or the parameters
@@ -19,7 +33,7 @@ def tool_use_of(body: ChatRequest) -> ToolUse | None:
         raise RequestError("Two tools have the same name.", param="tools")
     for number, tool in enumerate(tools.values()):
         if tool.function.strict:
-            check_schema(tool.function.parameters or {}, f"tools.{number}.function.parameters")
+            check_schema(tool.function.parameters or {}, f"tools.{number}.{schema}")
     if not tools or body.tool_choice == "none":
         return None
     names = list(tools)
@@ -39,7 +53,7 @@ def tool_use_of(body: ChatRequest) -> ToolUse | None:
     return ToolUse(tools=shown, required=required, parallel=_parallel(body))
 
 
-def _parallel(body: ChatRequest) -> bool:
+def _parallel(body: Tooled) -> bool:
     # One function that has to be called is called once.
     if isinstance(body.tool_choice, NamedTool):
         return False

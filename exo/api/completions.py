@@ -124,7 +124,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     stream = EventStream(request) if body.stream else None
     instance = await context.begin(body.model, stream=stream)
     prompts = body.prompts
-    _check(prompts, instance.card)
+    check_tokens(prompts, instance.card)
     echoes = [await _text_of(context, instance, each) for each in prompts] if body.echo else []
     completion = _Completion(body, instance.card.model_id, echoes)
     asked = [_generate(body, instance.card, prompt) for prompt in prompts]
@@ -158,7 +158,12 @@ def _generate(body: CompletionRequest, card: ModelCard, prompt: str | list[int])
     )
 
 
-def _check(prompts: Sequence[str | list[int]], card: ModelCard, param: str = "prompt") -> None:
+def check_tokens(
+    prompts: Sequence[str | list[int]], card: ModelCard, param: str = "prompt"
+) -> None:
+    """Raises:
+    RequestError: one has a token that the model does not have.
+    """
     for prompt in prompts:
         if not isinstance(prompt, str) and max(prompt, default=0) >= card.vocab_size:
             raise RequestError(
@@ -231,7 +236,7 @@ async def detokenize(request: web.Request) -> web.Response:
     context = context_of(request)
     body = await read_body(request, DetokenizeRequest)
     instance = await context.begin(body.model)
-    _check([body.tokens], instance.card, "tokens")
+    check_tokens([body.tokens], instance.card, "tokens")
     return json_response(DetokenizeView(prompt=await _text_of(context, instance, body.tokens)))
 
 

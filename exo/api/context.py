@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import web
 
@@ -22,10 +22,13 @@ from exo.cluster.state import Instance
 from exo.cluster.tracing import Tracing
 from exo.errors import Unavailable
 from exo.inference.image.types import DrawRequest
-from exo.inference.types import GenerateRequest
+from exo.inference.types import EmbedRequest, GenerateRequest
 from exo.models.card import ModelCard, Task
 
-T = TypeVar("T", GenerateRequest, DrawRequest)
+if TYPE_CHECKING:  # What it holds are views, some of which are made from a context.
+    from exo.api.response_archive import ResponseArchive
+
+T = TypeVar("T", GenerateRequest, EmbedRequest, DrawRequest)
 
 
 @dataclass
@@ -37,6 +40,7 @@ class Context:
     serving: Serving
     security: Security
     images: ImageStore
+    responses: "ResponseArchive"
     tracing: Tracing
     meters: Meters
     doors: Doors = field(default_factory=Doors)
@@ -82,6 +86,10 @@ class Context:
 
     def generate(self, instance: Instance, asked: GenerateRequest) -> AsyncGenerator[Output]:
         """Have an instance answer, for who asks. See `Node.generate`."""
+        return self.node.generate(instance, _stamped(asked))
+
+    def embed(self, instance: Instance, asked: EmbedRequest) -> AsyncGenerator[Output]:
+        """Have an instance make vectors, for who asks. See `Node.generate`."""
         return self.node.generate(instance, _stamped(asked))
 
     def draw(self, instances: Sequence[Instance], asked: DrawRequest) -> AsyncGenerator[Output]:

@@ -66,13 +66,13 @@ async def _answer(
         return web.json_response(_line(speaker.loaded("unload")))
     instance = await context.begin(model_name(body.model))
     if empty:
-        await _keep(context, instance, keep)
+        await keep_for(context, instance, keep)
         return web.json_response(_line(speaker.loaded()))
     asked = to_generate(body, instance.card, new_id("ollama"))
     outputs = context.generate(instance, asked)
     async with aclosing(outputs):
         await anext(outputs)  # Accepted; or a refusal, which still can be an HTTP status.
-        await _keep(context, instance, keep)
+        await keep_for(context, instance, keep)
         if body.stream:
             return await _stream(request, speaker, outputs)
         deltas: list[Delta] = []
@@ -84,7 +84,7 @@ async def _answer(
     raise EngineError("The runner ended the answer without finishing it.")
 
 
-async def _keep(context: Context, instance: Instance, seconds: float | None) -> None:
+async def keep_for(context: Context, instance: Instance, seconds: float | None) -> None:
     """Have the model stay for so long after this. What is pinned stays anyway."""
     if seconds is not None and not instance.pinned:
         await context.node.keeper.keep(instance, seconds)

@@ -2,7 +2,7 @@
 
 import math
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -52,23 +52,14 @@ def seconds_of(duration: float | str) -> float | None:
     return seconds if math.isfinite(seconds) else None
 
 
-class Ask(Part):
-    """What both have. `keep_alive` is how long the model stays after this: seconds, or a text such
-    as `5m`; below 0 for ever, and 0 not at all."""
+class Lasting(Part):
+    """`keep_alive` is how long the model stays after this: seconds, or a text such as `5m`; below 0
+    for ever, and 0 not at all."""
 
-    model: str = Field(min_length=1)
-    stream: bool = True
-    format: Literal["", "json"] | dict[str, Any] | None = None
-    options: Options | None = None
     keep_alive: float | str | None = None
-    think: bool | Literal["low", "medium", "high"] | None = None
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
 
     @model_validator(mode="after")
-    def _fits_together(self) -> "Ask":
-        if self.top_logprobs and not self.logprobs:
-            raise clash("top_logprobs", "top_logprobs needs logprobs to be true")
+    def _stays(self) -> Self:
         if self.keep_alive is not None and self.keep_seconds is None:
             raise clash("keep_alive", "keep_alive is seconds, or a duration such as 5m or 1h30m")
         return self
@@ -77,6 +68,24 @@ class Ask(Part):
     def keep_seconds(self) -> float | None:
         """`keep_alive` in seconds, None if it is not given or not one."""
         return None if self.keep_alive is None else seconds_of(self.keep_alive)
+
+
+class Ask(Lasting):
+    """What chats and prompts both have."""
+
+    model: str = Field(min_length=1)
+    stream: bool = True
+    format: Literal["", "json"] | dict[str, Any] | None = None
+    options: Options | None = None
+    think: bool | Literal["low", "medium", "high"] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Ask":
+        if self.top_logprobs and not self.logprobs:
+            raise clash("top_logprobs", "top_logprobs needs logprobs to be true")
+        return self
 
 
 class CalledFunction(Part):

@@ -1,7 +1,7 @@
 """A route, as data: what it takes and gives, for the router and for `/openapi.json` alike."""
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
@@ -87,13 +87,18 @@ async def no_body(request: web.Request) -> None:
         await read_body(request, _Nothing)
 
 
-def read_query(request: web.Request, model: type[M]) -> M:
-    """The query string as `model`.
+def read_query(request: web.Request, model: type[M], lists: Sequence[str] = ()) -> M:
+    """The query string as `model`. Those of `lists` may come several times, also with `[]` behind
+    their name.
 
     Raises:
         RequestError: a parameter is wrong, unknown or missing.
     """
-    return _checked(lambda: model.model_validate(dict(request.query)))
+    given: dict[str, Any] = dict(request.query)
+    for name in lists:
+        given.pop(f"{name}[]", None)
+        given[name] = [*request.query.getall(name, []), *request.query.getall(f"{name}[]", [])]
+    return _checked(lambda: model.model_validate(given))
 
 
 def json_response(body: BaseModel, status: int = 200) -> web.Response:

@@ -1,11 +1,13 @@
 """What OpenAI's chat API has and exo does not honour: refused by name, never dropped."""
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 from exo.errors import UnsupportedField
 
 # The values that ask for nothing are let through: clients send them unasked.
-_FIELDS: dict[str, tuple[object, ...]] = {
+Refused = Mapping[str, tuple[object, ...]]
+_FIELDS: Refused = {
     "functions": ([],),
     "function_call": ("none", "auto"),
     "modalities": (["text"],),
@@ -29,7 +31,23 @@ def without_unsupported(body: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UnsupportedField: a field or a kind of content asks for what exo does not do.
     """
-    for name, harmless in _FIELDS.items():
+    left = without(body, _FIELDS)
+    for part in _content_parts(body):
+        kind = part.get("type")
+        if isinstance(kind, str) and kind in _MEDIA:
+            raise UnsupportedField(
+                f"This model reads text only, not '{kind}' parts.", param="messages"
+            )
+    return left
+
+
+def without(body: dict[str, Any], refused: Refused) -> dict[str, Any]:
+    """The body without these fields.
+
+    Raises:
+        UnsupportedField: one of them has another value than those that ask for nothing.
+    """
+    for name, harmless in refused.items():
         value = body.get(name)
         if value is not None and value not in harmless:
             raise UnsupportedField(
@@ -37,23 +55,18 @@ def without_unsupported(body: dict[str, Any]) -> dict[str, Any]:
                 hint=_INSTEAD.get(name, "Leave it out."),
                 param=name,
             )
-    for part in _content_parts(body):
-        kind = part.get("type")
-        if isinstance(kind, str) and kind in _MEDIA:
-            raise UnsupportedField(
-                f"This model reads text only, not '{kind}' parts.", param="messages"
-            )
-    return {name: value for name, value in body.items() if name not in _FIELDS}
+    return {name: value for name, value in body.items() if name not in refused}
 
 
 def _content_parts(body: dict[str, Any]) -> list[dict[str, Any]]:
     parts: list[object] = []
-    for message in _dicts(body.get("messages")):
+    for message in dicts(body.get("messages")):
         parts += _list(message.get("content"))
-    return _dicts(parts)
+    return dicts(parts)
 
 
-def _dicts(value: object) -> list[dict[str, Any]]:
+def dicts(value: object) -> list[dict[str, Any]]:
+    """The objects in a list; none, if it is no list."""
     return [cast("dict[str, Any]", item) for item in _list(value) if isinstance(item, dict)]
 
 

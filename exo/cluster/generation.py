@@ -17,17 +17,14 @@ from exo.cluster.remote import (
     unpack_output,
 )
 from exo.cluster.replica import Replica
-from exo.cluster.requests import Output
+from exo.cluster.requests import Asked, Output
 from exo.cluster.state import Instance
 from exo.cluster.trace import Recording, recording
 from exo.cluster.worker import Worker
 from exo.errors import ExoError, PeerError, Unavailable
-from exo.inference.image.types import DrawRequest
 from exo.inference.types import GenerateRequest
 from exo.logs import request_id
 from exo.p2p.network import Body, Network
-
-Asked = GenerateRequest | DrawRequest
 
 
 class Generations:

@@ -47,7 +47,7 @@ from exo.device.profile import DeviceProfile, Memory
 from exo.errors import PeerError
 from exo.inference.image.types import DrawRequest
 from exo.inference.messages import DraftStats, LoadStats, RingStats
-from exo.inference.types import GenerateRequest
+from exo.inference.types import EmbedRequest, GenerateRequest
 from exo.models.card import ModelCard
 from exo.models.registry import Registry
 from exo.p2p.network import Body, LinkMeasure, Network
@@ -280,7 +280,9 @@ class Node:
 
     # Requests.
 
-    def generate(self, instance: Instance, request: GenerateRequest) -> AsyncGenerator[Output]:
+    def generate(
+        self, instance: Instance, request: GenerateRequest | EmbedRequest
+    ) -> AsyncGenerator[Output]:
         """Run a request; see `Generations.run`."""
         return self._generations.run(instance, request)
 

@@ -16,14 +16,14 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from exo.cluster.events import Entry
-from exo.cluster.requests import Output
+from exo.cluster.requests import Asked, Output
 from exo.cluster.resources import ModelQuery, NodeSample
 from exo.cluster.state import ClusterState, LinkInfo, Model, NodeInfo, Runner
 from exo.device.profile import DeviceProfile
 from exo.errors import ProtocolError
 from exo.inference.image.types import DrawFinished, Drawing, Drawn, DrawRequest, Preview
-from exo.inference.messages import Accepted, Finished, Tokens, from_runner
-from exo.inference.types import Delta, GenerateRequest
+from exo.inference.messages import Accepted, Embedded, Finished, Tokens, from_runner
+from exo.inference.types import Delta
 from exo.p2p.term import Term
 
 FOLLOW = "cluster.follow"
@@ -74,7 +74,7 @@ class Generation(Model):
     """What an instance is asked to compute."""
 
     instance_id: str
-    request: GenerateRequest | DrawRequest
+    request: Asked
 
 
 Replicated = Annotated[Snapshot | Entries, Field(discriminator="type")]
@@ -132,7 +132,9 @@ def unpack_output(body: Any) -> Output:
     match message:
         case Tokens(deltas=[delta]):
             return delta
-        case Accepted() | Finished() | Drawing() | Preview() | Drawn() | DrawFinished():
+        case (
+            Accepted() | Embedded() | Finished() | Drawing() | Preview() | Drawn() | DrawFinished()
+        ):
             return message
         case _:
             raise _unreadable()

@@ -9,6 +9,8 @@ from exo.inference.messages import (
     Accepted,
     Cancel,
     Draw,
+    Embed,
+    Embedded,
     Finished,
     FromRunner,
     Generate,
@@ -16,10 +18,13 @@ from exo.inference.messages import (
     Tokens,
     ToRunner,
 )
-from exo.inference.types import Delta, GenerateRequest
+from exo.inference.types import Delta, EmbedRequest, GenerateRequest
 
-# To a request for text or for pictures.
-Output = Accepted | Delta | Finished | Drawing | Preview | Drawn | DrawFinished
+# To a request for text, for vectors or for pictures.
+Output = Accepted | Delta | Embedded | Finished | Drawing | Preview | Drawn | DrawFinished
+
+
+Asked = GenerateRequest | EmbedRequest | DrawRequest
 
 
 class OpenRequests:
@@ -34,9 +39,9 @@ class OpenRequests:
     def __len__(self) -> int:
         return len(self._queues)
 
-    async def run(self, request: GenerateRequest | DrawRequest) -> AsyncGenerator[Output]:
-        """Send the request and yield what comes back: Accepted, Deltas, Finished; or Accepted, what
-        becomes of the pictures, DrawFinished.
+    async def run(self, request: Asked) -> AsyncGenerator[Output]:
+        """Send the request and yield what comes back: Accepted, Deltas or Embedded, Finished; or
+        Accepted, what becomes of the pictures, DrawFinished.
 
         Left early (the client has gone), the request is cancelled in the runner.
 
@@ -50,6 +55,8 @@ class OpenRequests:
         try:
             if isinstance(request, DrawRequest):
                 self._send(Draw(request=request))
+            elif isinstance(request, EmbedRequest):
+                self._send(Embed(request=request))
             else:
                 self._send(Generate(request=request))
             while not done:
@@ -75,7 +82,15 @@ class OpenRequests:
             case Tokens(deltas=deltas):
                 for delta in deltas:
                     self._put(delta.request_id, delta)
-            case Accepted() | Finished() | Drawing() | Preview() | Drawn() | DrawFinished():
+            case (
+                Accepted()
+                | Embedded()
+                | Finished()
+                | Drawing()
+                | Preview()
+                | Drawn()
+                | DrawFinished()
+            ):
                 self._put(message.request_id, message)
             case RequestFailed(error=error):
                 self._put(message.request_id, error.to_error())

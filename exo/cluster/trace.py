@@ -12,12 +12,12 @@ from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from exo.cluster.requests import Output
+from exo.cluster.requests import Asked, Output
 from exo.cluster.state import Instance, Shard
 from exo.errors import ExoError
-from exo.inference.image.types import DrawFinished, Drawing, Drawn, DrawRequest
+from exo.inference.image.types import DrawFinished, Drawing, Drawn
 from exo.inference.messages import Accepted, Finished
-from exo.inference.types import Delta, GenerateRequest, Stats
+from exo.inference.types import Delta, Stats
 
 # Of those that came in last; a trace takes a few KB.
 KEPT = 1000
@@ -239,9 +239,7 @@ class Recording:
     ended: float | None = None
     generations: list[Generation] = field(default_factory=list[Generation])
 
-    def begin(
-        self, instance: Instance, asked: GenerateRequest | DrawRequest, now: float
-    ) -> Generation:
+    def begin(self, instance: Instance, asked: Asked, now: float) -> Generation:
         """An instance is asked for something."""
         generation = Generation(self.watcher, instance, asked.request_id, self.came, now)
         self.generations.append(generation)

@@ -22,7 +22,7 @@ from exo.cluster.plan import (
     is_hopeless,
     plan,
 )
-from exo.cluster.requests import OpenRequests, Output
+from exo.cluster.requests import Asked, OpenRequests, Output
 from exo.cluster.rings import Hosts, ring_of
 from exo.cluster.state import (
     ClusterState,
@@ -43,7 +43,6 @@ from exo.errors import (
     RunnerDied,
     Unavailable,
 )
-from exo.inference.image.types import DrawRequest
 from exo.inference.messages import (
     Connect,
     DraftStats,
@@ -57,7 +56,6 @@ from exo.inference.messages import (
     RingStats,
 )
 from exo.inference.runner.process import QUIET_SECONDS, Quiet, RunnerProcess
-from exo.inference.types import GenerateRequest
 from exo.logs import outside
 from exo.models.card import ModelCard
 
@@ -192,9 +190,7 @@ class Worker:
         local = self._locals.get(runner_key(instance.instance_id, 0))
         return len(local.requests) if local and local.requests else 0
 
-    def generate(
-        self, instance: Instance, request: GenerateRequest | DrawRequest
-    ) -> AsyncGenerator[Output]:
+    def generate(self, instance: Instance, request: Asked) -> AsyncGenerator[Output]:
         """Run a request on an instance whose rank 0 is here.
 
         Raises:

@@ -13,7 +13,7 @@ from exo.inference.ring.events import Ring
 from exo.inference.ring.frames import Frame
 from exo.inference.ring.gathering import Address
 from exo.inference.speech.speech import PLAIN, Speech
-from exo.inference.types import FinishReason, GenerateRequest, Sampling
+from exo.inference.types import EmbedRequest, FinishReason, GenerateRequest, Sampling
 
 OnProgress = Callable[[int, int], None]
 
@@ -36,12 +36,32 @@ class SequenceSpec:
 class Prepared:
     """A request as the engine computes it: the prompt's tokens, the grammar that its answers
     follow, empty if none, and how their text is to be read. `text` is the prompt's, of a dry
-    request only."""
+    request only; `texts` are the inputs of a request for vectors, as tokens."""
 
     prompt: Sequence[int] = ()
     grammar: str = ""
     speech: Speech = PLAIN
     text: str = ""
+    texts: Sequence[Sequence[int]] = ()
+
+
+@dataclass(frozen=True)
+class EmbedSpec:
+    """Texts, each as tokens, that vectors are wanted of, with so many dimensions."""
+
+    sequence_id: int
+    texts: Sequence[Sequence[int]]
+    dimensions: int | None = None
+
+
+@dataclass(frozen=True)
+class Vector:
+    """The vector of text `index`, as `Embedded` has it. `last`: all texts have theirs now."""
+
+    sequence_id: int
+    index: int
+    vector: bytes
+    last: bool
 
 
 @dataclass(frozen=True)
@@ -86,6 +106,33 @@ class Detokenizer(Protocol):
     def finalize(self) -> None: ...
 
 
+class Embedder(Protocol):
+    """Computes vectors of texts, a piece at a time."""
+
+    def room(self, texts: Sequence[Sequence[int]]) -> int:
+        """How many tokens of keys and values these texts need at once."""
+        ...
+
+    def add(self, spec: EmbedSpec) -> None:
+        """Begin to compute.
+
+        Raises:
+            RequestError: this model gives no vectors.
+        """
+        ...
+
+    def remove(self, sequence_id: int) -> None: ...
+
+    def step(self) -> list[Vector]:
+        """Compute one piece: so many tokens as a chunk of a prompt has, of all texts together."""
+        ...
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is nothing to compute."""
+        ...
+
+
 class Engine(Protocol):
     """Computes sequences together, one step at a time."""
 
@@ -109,6 +156,19 @@ class Engine(Protocol):
             RequestError: the template refuses the messages, the grammar is none, or the model can
                 not do what is asked.
         """
+        ...
+
+    def prepare_texts(self, request: EmbedRequest) -> Prepared:
+        """The tokens of what vectors are wanted of. Any thread.
+
+        Raises:
+            RequestError: the model cannot do what is asked.
+        """
+        ...
+
+    @property
+    def embedder(self) -> Embedder | None:
+        """What makes vectors; None where this is one rank of several."""
         ...
 
     def detokenizer(self) -> Detokenizer: ...

@@ -20,7 +20,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from exo.errors import EngineError, ExoError, error_class
 from exo.inference.image.types import DrawFinished, Drawing, Drawn, DrawRequest, Preview
 from exo.inference.ring.events import RingSpec
-from exo.inference.types import Delta, GenerateRequest, Stats, Wire
+from exo.inference.types import Delta, EmbedRequest, GenerateRequest, Stats, Wire
 
 # What all ranks must have in common of links that are not encrypted.
 UNENCRYPTED = "unencrypted"
@@ -87,6 +87,14 @@ class Draw(Wire):
 
     type: Literal["draw"] = "draw"
     request: DrawRequest
+
+
+class Embed(Wire):
+    """To a runner with a model of text, which answers `Accepted`, then `Embedded` for each input,
+    and one `Finished` or `RequestFailed`."""
+
+    type: Literal["embed"] = "embed"
+    request: EmbedRequest
 
 
 class Cancel(Wire):
@@ -187,6 +195,15 @@ class Finished(Wire):
     stats: Stats
 
 
+class Embedded(Wire):
+    """The vector of input `index`: numbers of 32 bits, the lowest byte first."""
+
+    type: Literal["embedded"] = "embedded"
+    request_id: str
+    index: int
+    vector: bytes
+
+
 class RingStats(Wire):
     """How a ring works, from rank 0, every second in which it does: by rank, the seconds of a
     decode step (smoothed) and the share of the time that it computed, the rest being bubbles; the
@@ -234,7 +251,7 @@ class Heartbeat(Wire):
     busy: bool
 
 
-ToRunner = Annotated[Load | Connect | Generate | Draw | Cancel, Field(discriminator="type")]
+ToRunner = Annotated[Load | Connect | Generate | Embed | Draw | Cancel, Field(discriminator="type")]
 FromRunner = Annotated[
     Hello
     | Listening
@@ -247,6 +264,7 @@ FromRunner = Annotated[
     | Failed
     | Accepted
     | Tokens
+    | Embedded
     | Finished
     | Drawing
     | Preview

@@ -99,6 +99,18 @@ class GenerateRequest(Asked):
     trace_id: str = ""
 
 
+class EmbedRequest(Asked):
+    """One request for vectors: of `inputs`, each a text or tokens. `dimensions` is how many numbers
+    a vector shall have, None for all that the model gives. With `truncate`, an input that is longer
+    than the context loses what does not fit, but for its last token; without, it is refused.
+    `trace_id` is the id of the HTTP request, for logs."""
+
+    inputs: list[str | list[int]] = Field(min_length=1)
+    dimensions: int | None = Field(default=None, ge=1)
+    truncate: bool = False
+    trace_id: str = ""
+
+
 class FinishReason(StrEnum):
     STOP = "stop"
     LENGTH = "length"

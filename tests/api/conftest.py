@@ -12,6 +12,8 @@ from exo.api.app import make_app
 from exo.api.context import Context
 from exo.api.image_store import ImageStore
 from exo.api.meters import Meters
+from exo.api.response_archive import ResponseArchive
+from exo.api.response_store import ResponseStore
 from exo.cluster.tracing import Tracing
 
 from .painter import Studio, studio
@@ -47,6 +49,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
         serving=cast("Any", None),
         security=cast("Any", security),
         images=ImageStore(tmp_path / "images", 2**20),
+        responses=ResponseArchive(cast("Any", node), ResponseStore(tmp_path / "responses", 2**20)),
         tracing=Tracing(cast("Any", node.network), meters),
         meters=meters,
     )

@@ -121,6 +121,13 @@ def stats(request: DrawRequest) -> DrawStats:
     )
 
 
+class StubResponses:
+    """None."""
+
+    async def close(self) -> None:
+        pass
+
+
 class StubCatalogue:
     async def here(self) -> list[ModelCard]:
         return CARDS
@@ -209,6 +216,7 @@ async def studio(folder: Path, max_bytes: int = 2**20) -> Any:
         serving=Serving(cast("Any", stub), catalogue, ServingOptions(auto_place=False, wait=10)),
         security=cast("Any", None),
         images=images,
+        responses=cast("Any", StubResponses()),
         tracing=Tracing(cast("Any", StubNetwork()), meters),
         meters=meters,
     )

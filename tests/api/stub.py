@@ -12,6 +12,7 @@ from exo.device.profile import Memory
 from exo.errors import ExoError, PeerUnreachable, RequestError
 from exo.inference.messages import DraftStats, LoadStats, RingStats
 from exo.p2p.core import Status
+from exo.p2p.link import Services
 from exo.p2p.measure import LinkMeasure
 from exo.p2p.term import Term
 from tests.cluster.factory import TERM, node
@@ -57,7 +58,7 @@ class StubNetwork:
     listening: tuple[str, ...] = ("/ip4/127.0.0.1/tcp/52416",)
     seen: tuple[Any, ...] = ()
     up: list[Any] = field(default_factory=list)
-    services: Any = field(default_factory=lambda: SimpleNamespace(requests={}))
+    services: Services = field(default_factory=Services)
     known: dict[str, Any] = field(default_factory=dict)
     discovery: Any = field(
         default_factory=lambda: SimpleNamespace(enabled=True, working=True, problem=None)

@@ -15,6 +15,8 @@ from exo.api.app import ROUTES, make_app
 from exo.api.context import Context
 from exo.api.image_store import ImageStore
 from exo.api.meters import Meters
+from exo.api.response_archive import ResponseArchive
+from exo.api.response_store import ResponseStore
 from exo.api.routes import Route
 from exo.cluster.commands import Command, decide
 from exo.cluster.keys import make_key
@@ -100,6 +102,7 @@ async def door(folder: Path, doors: Doors) -> AsyncIterator[Door]:
         serving=cast("Any", Cards()),
         security=cast("Any", StubSecurity()),
         images=ImageStore(folder / "images", 2**20),
+        responses=ResponseArchive(cast("Any", node), ResponseStore(folder / "responses", 2**20)),
         tracing=Tracing(cast("Any", node.network), meters),
         meters=meters,
         doors=doors,

@@ -9,7 +9,7 @@ from openai import OpenAI
 from openai.types import Completion, completion_create_params
 
 from exo.api.completion_schema import CompletionRequest
-from tests.clients.test_openai_types import strictly
+from tests.clients.strictness import strictly
 from tests.e2e.daemon import DONE, Daemon, error_of
 
 pytestmark = pytest.mark.e2e

@@ -2,14 +2,14 @@
 these do not know but for those that the documentation names."""
 
 import json
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import pytest
-from openai._models import BaseModel
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
-from pydantic import TypeAdapter
 
 from tests.e2e.daemon import DONE, Daemon
+
+from .strictness import strictly
 
 pytestmark = pytest.mark.e2e
 
@@ -23,8 +23,6 @@ TOOLS = [
         },
     }
 ]
-# exo's own, and what clients of other servers know.
-OWN = {"reasoning_content", "generation_stats"}
 ASK = [{"role": "user", "content": "What is the weather in Paris?"}]
 BODIES: list[dict[str, Any]] = [
     {},
@@ -40,30 +38,6 @@ BODIES: list[dict[str, Any]] = [
 def body(fields: dict[str, Any], **more: Any) -> dict[str, Any]:
     base = {"model": "exo-demo", "messages": ASK, "temperature": 0, "max_tokens": 60}
     return {**base, **fields, **more}
-
-
-def strictly(kind: type[BaseModel], data: Any) -> None:
-    """Validate without any conversion, and see that no field is unknown."""
-    TypeAdapter(kind).validate_json(json.dumps(data), strict=True)
-    _known(kind, data)
-
-
-def _known(kind: Any, data: Any) -> None:
-    if isinstance(data, list):
-        for each in data:
-            _known(get_args(kind)[0] if get_origin(kind) is list else kind, each)
-        return
-    if not isinstance(data, dict):
-        return
-    options = [kind, *get_args(kind), *(a for o in get_args(kind) for a in get_args(o))]
-    models = [each for each in options if isinstance(each, type) and issubclass(each, BaseModel)]
-    if not models:
-        return
-    fields = {name: field for model in models for name, field in model.model_fields.items()}
-    for name, value in data.items():
-        assert name in fields or name in OWN, f"{name} is no field of {models}"
-        if name in fields:
-            _known(fields[name].annotation, value)
 
 
 @pytest.mark.parametrize("fields", BODIES, ids=lambda value: repr(value)[:40])

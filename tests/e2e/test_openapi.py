@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import schemathesis
@@ -31,6 +32,8 @@ CHECKS = [
     negative_data_rejection,
 ]
 EXAMPLES = 25
+# Bodies of so many shapes that it takes a second to think of each.
+LARGE = "/v1/responses(/input_tokens)?$"
 
 schema = schemathesis.openapi.from_dict(document(ROUTES))
 
@@ -43,16 +46,30 @@ def target(shared: Daemon) -> Iterator[Daemon]:
     shared.delete(instance)
 
 
-@schema.exclude(path_regex="/cluster/(lock|rotate)").parametrize()
-@settings(
-    max_examples=EXAMPLES,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
+def examples(count: int) -> settings:
+    return settings(
+        max_examples=count,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@schema.exclude(path_regex=f"/cluster/(lock|rotate)|{LARGE}").parametrize()
+@examples(EXAMPLES)
 def test_every_operation(case: schemathesis.Case, target: Daemon) -> None:
+    check(case, target)
+
+
+@schema.include(path_regex=LARGE).parametrize()
+@examples(EXAMPLES // 6)
+def test_large_bodies(case: schemathesis.Case, target: Daemon) -> None:
+    check(case, target)
+
+
+def check(case: schemathesis.Case, target: Daemon) -> None:
     if case.query and case.query.get("follow"):
         case.query["follow"] = False  # A followed log has no end.
     if case.meta and case.meta.generation.mode.is_positive:
@@ -66,14 +83,7 @@ def test_every_operation(case: schemathesis.Case, target: Daemon) -> None:
 def make_answerable(case: schemathesis.Case, target: Daemon) -> None:
     """Random names mean nothing: those that exist take their places, and answers are short."""
     if isinstance(case.body, dict):
-        if "prompt" in case.body:
-            case.body["model"] = "tiny"  # It makes no images, and says so.
-        elif "messages" in case.body:
-            case.body |= {"model": "tiny", "max_tokens": 4, "max_completion_tokens": None, "n": 2}
-        elif "instance" in case.body:
-            case.body["instance"] = {**case.body["instance"], "model_id": "tiny"}
-        elif "model_id" in case.body:
-            case.body["model_id"] = "tiny"
+        make_body_answerable(case, case.body)
     if case.query and "model_id" in case.query:
         case.query["model_id"] = "tiny"
     if "model_id" in (case.path_parameters or {}):
@@ -81,6 +91,26 @@ def make_answerable(case: schemathesis.Case, target: Daemon) -> None:
     if "instance_id" in (case.path_parameters or {}) and case.method == "GET":
         [instance, *_] = target.get("/instance")["data"]
         case.path_parameters["instance_id"] = instance["instance_id"]
+
+
+def make_body_answerable(case: schemathesis.Case, body: dict[str, Any]) -> None:
+    if "prompt" in body:
+        body["model"] = "tiny"  # It makes no images, and says so.
+    elif "messages" in body:
+        body |= {"model": "tiny", "max_tokens": 4, "max_completion_tokens": None, "n": 2}
+    elif case.path in {"/v1/embeddings", "/api/embed"}:
+        body |= {"model": "tiny", "input": "Hello", "dimensions": None}
+    elif case.path == "/api/pull":
+        body.clear()
+        body["model"] = "tiny"
+    elif "input" in body or "previous_response_id" in body:
+        body |= {"model": "tiny", "input": "Hello", "previous_response_id": None}
+        if case.path == "/v1/responses":
+            body |= {"max_output_tokens": 4, "background": False}
+    elif "instance" in body:
+        body["instance"] = {**body["instance"], "model_id": "tiny"}
+    elif "model_id" in body:
+        body["model_id"] = "tiny"
 
 
 def test_served_document_is_the_published_one(shared: Daemon) -> None:

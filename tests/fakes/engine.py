@@ -2,12 +2,22 @@
 
 import os
 import signal
+import struct
+from collections import deque
 from collections.abc import Sequence
 
 from exo.errors import ModelInvalid, RequestError
-from exo.inference.engine import Detokenizer, OnProgress, Prepared, Sampled, SequenceSpec
+from exo.inference.engine import (
+    Detokenizer,
+    EmbedSpec,
+    OnProgress,
+    Prepared,
+    Sampled,
+    SequenceSpec,
+    Vector,
+)
 from exo.inference.messages import Load
-from exo.inference.types import FinishReason, GenerateRequest
+from exo.inference.types import EmbedRequest, FinishReason, GenerateRequest
 
 END = 0
 LAYERS = 4
@@ -33,6 +43,36 @@ class Words(Detokenizer):
         pass
 
 
+class FakeEmbedder:
+    """The vector of a text is its length; one text is computed in a step."""
+
+    def __init__(self) -> None:
+        self.left: deque[tuple[EmbedSpec, int]] = deque()
+        self.refusal: RequestError | None = None
+
+    def room(self, texts: Sequence[Sequence[int]]) -> int:
+        return max(map(len, texts))
+
+    def add(self, spec: EmbedSpec) -> None:
+        if self.refusal:
+            raise self.refusal
+        self.left.extend((spec, number) for number in range(len(spec.texts)))
+
+    def remove(self, sequence_id: int) -> None:
+        self.left = deque(each for each in self.left if each[0].sequence_id != sequence_id)
+
+    @property
+    def waiting(self) -> bool:
+        return not self.left
+
+    def step(self) -> list[Vector]:
+        if not self.left:
+            return []
+        spec, number = self.left.popleft()
+        length = struct.pack("<f", len(spec.texts[number]))
+        return [Vector(spec.sequence_id, number, length, last=number == len(spec.texts) - 1)]
+
+
 class FakeEngine:
     """Deterministic: the answer to "a b c" is "a b c a b c …", up to max_tokens; the word `end`
     ends it, `astray` ends it as a grammar that fails. `crash` kills the process, `stall` stops it
@@ -44,6 +84,7 @@ class FakeEngine:
         self.loaded: Load | None = None
         self.added: list[int] = []
         self.removed: list[int] = []
+        self.embedder: FakeEmbedder | None = FakeEmbedder()
 
     def load(self, load: Load, progress: OnProgress) -> int:
         if "invalid" in load.path.name:
@@ -62,6 +103,12 @@ class FakeEngine:
         if "refuse" in words:
             raise RequestError("The template refuses these messages.", param="messages")
         return Prepared([self._token(word) for word in words])
+
+    def prepare_texts(self, request: EmbedRequest) -> Prepared:
+        return Prepared(texts=[self._words(each) for each in request.inputs])
+
+    def _words(self, text: str | list[int]) -> list[int]:
+        return [self._token(w) for w in text.split()] if isinstance(text, str) else text
 
     def detokenizer(self) -> Detokenizer:
         return Words(self.vocabulary)
@@ -85,7 +132,7 @@ class FakeEngine:
 
     @property
     def waiting(self) -> bool:
-        return not self.sequences
+        return not self.sequences and (self.embedder is None or self.embedder.waiting)
 
     @property
     def draft_stats(self) -> None:

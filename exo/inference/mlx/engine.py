@@ -28,6 +28,7 @@ from exo.inference.mlx.adapter import TokenizerWrapper, open_tokenizer
 from exo.inference.mlx.carriers import OverGroup, OverRing
 from exo.inference.mlx.dialect import Dialect
 from exo.inference.mlx.drafting import Drafting, open_drafting
+from exo.inference.mlx.embedding import MlxEmbedder
 from exo.inference.mlx.executor import Executor
 from exo.inference.mlx.facts import facts
 from exo.inference.mlx.group import join
@@ -41,7 +42,8 @@ from exo.inference.prefix_index import PrefixIndex, common_length
 from exo.inference.ring.events import Ring
 from exo.inference.ring.frames import Frame
 from exo.inference.ring.gathering import Address
-from exo.inference.types import GenerateRequest
+from exo.inference.types import EmbedRequest, GenerateRequest
+from exo.models.pooling import read_pooling
 
 # A prefill chunk holds up everyone's next token; a CPU takes long over the same number of tokens.
 _PREFILL_STEP_CPU = 256
@@ -72,6 +74,8 @@ class MlxEngine:
         self._grammars: Grammars | None = None
         self._dialect: Dialect | None = None
         self._load: Load | None = None
+        self._embedder: MlxEmbedder | None = None
+        self._batchable = False
         self._waiting = True
 
     def load(self, load: Load, progress: OnProgress) -> int:
@@ -102,6 +106,7 @@ class MlxEngine:
         self._executor = Executor(shard.stage, batchable=shard.batchable, grammars=self._grammars)
         if load.size == 1:
             self._pipeline = Alone(self._executor)
+            self._batchable = shard.batchable
         return loading.size_of(shard.stage.model) + self._drafting.memory
 
     def warm_up(self) -> None:
@@ -173,6 +178,34 @@ class MlxEngine:
                 f"The model's chat template refuses these messages: {error}.", param="messages"
             ) from error
 
+    def prepare_texts(self, request: EmbedRequest) -> Prepared:
+        load = _loaded(self._load)
+        pooling = read_pooling(load.path)
+        pooling.check(request.dimensions)
+        tokenizer = _loaded(self._tokenizer)
+        texts = [
+            tokenizer.encode(text) if isinstance(text, str) else text for text in request.inputs
+        ]
+        if request.truncate:
+            # The end stays: it is where some models look.
+            most = load.context_length
+            texts = [t if len(t) <= most else [*t[: most - 1], t[-1]] for t in texts]
+        return Prepared(texts=texts)
+
+    @property
+    def embedder(self) -> MlxEmbedder | None:
+        load, stage = _loaded(self._load), _loaded(self._stage)
+        if load.size > 1:
+            return None
+        if self._embedder is None:
+            self._embedder = MlxEmbedder(
+                stage.model,
+                read_pooling(load.path),
+                step=_PREFILL_STEP_CPU if self._on_cpu else _PREFILL_STEP_GPU,
+                batchable=self._batchable,
+            )
+        return self._embedder
+
     def detokenizer(self) -> Detokenizer:
         return _loaded(self._tokenizer).detokenizer
 
@@ -202,7 +235,7 @@ class MlxEngine:
 
     @property
     def waiting(self) -> bool:
-        return self._waiting
+        return self._waiting and (self._embedder is None or self._embedder.waiting)
 
     @property
     def draft_stats(self) -> DraftStats | None:

@@ -4,7 +4,7 @@ from typing import NoReturn, Protocol
 
 from exo.errors import EngineError, ModelInvalid
 from exo.inference.engine import Engine, OnProgress
-from exo.inference.messages import Cancel, Generate, Load, Progress, Ready
+from exo.inference.messages import Cancel, Embed, Generate, Load, Progress, Ready
 from exo.inference.runner.link import Asked, Link, log
 from exo.inference.runner.service import Service
 
@@ -95,7 +95,7 @@ def serve_forever(link: Link, engine: Engine, service: Service) -> NoReturn:
         link.busy = service.busy
         while (engine.waiting and not fresh) or not link.inbox.empty():
             event = link.inbox.get()
-            if isinstance(event, Asked) and isinstance(event.message, Generate | Cancel):
+            if isinstance(event, Asked) and isinstance(event.message, Generate | Embed | Cancel):
                 link.send(*service.handle(event.message, event.prepared))
                 fresh = True
         fresh = False

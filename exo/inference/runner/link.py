@@ -19,6 +19,7 @@ from exo.inference.messages import (
     Cancel,
     Connect,
     Draw,
+    Embed,
     Generate,
     Heartbeat,
     RequestFailed,
@@ -41,7 +42,7 @@ log = logging.getLogger("exo.runner")
 class Asked:
     """A request (one for text made ready), a cancellation, or who is next to this rank."""
 
-    message: Generate | Draw | Cancel | Connect
+    message: Generate | Embed | Draw | Cancel | Connect
     prepared: Prepared = field(default_factory=Prepared)
 
 
@@ -95,7 +96,7 @@ class Link:
                 log.exception("The socket to the daemon is damaged.")
                 leave(1)
             match message:
-                case Generate() | Draw():
+                case Generate() | Embed() | Draw():
                     with about(message.request.trace_id):
                         log.debug("%s came.", message.request.request_id)
                         self._take(engine, message)
@@ -104,27 +105,30 @@ class Link:
                 case _:
                     pass
 
-    def _take(self, engine: Engine | None, message: Generate | Draw) -> None:
+    def _take(self, engine: Engine | None, message: Generate | Embed | Draw) -> None:
         match message:
-            case Generate() if engine is not None:
+            case Generate() | Embed() if engine is not None:
                 self._prepare(engine, message)
-            case Generate():
+            case Generate() | Embed():
                 self._refuse(message, EngineError("This model draws; it does not write."))
             case Draw() if engine is not None:
                 self._refuse(message, EngineError("This model writes; it does not draw."))
             case Draw():
                 self.inbox.put(Asked(message))
 
-    def _prepare(self, engine: Engine, message: Generate) -> None:
+    def _prepare(self, engine: Engine, message: Generate | Embed) -> None:
         try:
-            self.inbox.put(Asked(message, engine.prepare(message.request)))
+            if isinstance(message, Embed):
+                self.inbox.put(Asked(message, engine.prepare_texts(message.request)))
+            else:
+                self.inbox.put(Asked(message, engine.prepare(message.request)))
         except ExoError as error:
             self._refuse(message, error)
         except Exception as error:
             log.warning("Messages could not be tokenised.", exc_info=error)
             self._refuse(message, EngineError("The model's tokenizer failed on the messages."))
 
-    def _refuse(self, message: Generate | Draw, error: ExoError) -> None:
+    def _refuse(self, message: Generate | Embed | Draw, error: ExoError) -> None:
         request_id = message.request.request_id
         log.debug("%s is refused: %s.", request_id, error.code)
         self.send(RequestFailed(request_id=request_id, error=WireError.of(error)))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from exo.inference.engine import WARM_UP, RingEngine
-from exo.inference.messages import Cancel, Generate, Load, Progress
+from exo.inference.messages import Cancel, Embed, Generate, Load, Progress
 from exo.inference.runner.alone import load_layers, tell_drafts
 from exo.inference.runner.link import Asked, Link
 from exo.inference.runner.member import Member
@@ -49,7 +49,7 @@ class RankedRunner(Member[RingEngine, Service]):
             self._link.send(stats.model_copy(update={"waiting": self._service.waiting}))
 
     def _asked(self, asked: Asked) -> Sequence[Wire]:
-        if isinstance(asked.message, Generate | Cancel):
+        if isinstance(asked.message, Generate | Embed | Cancel):
             return self._service.handle(asked.message, asked.prepared)
         return ()
 

@@ -15,6 +15,7 @@ from exo.inference.messages import (
     Accepted,
     Cancel,
     DraftStats,
+    Embed,
     Finished,
     Generate,
     Load,
@@ -23,9 +24,11 @@ from exo.inference.messages import (
     Tokens,
     WireError,
 )
+from exo.inference.runner.embedding import Embeddings
 from exo.inference.scheduler import Scheduler
 from exo.inference.types import (
     Delta,
+    EmbedRequest,
     GenerateRequest,
     PrefixCacheHit,
     Stats,
@@ -71,6 +74,7 @@ class Service:
         self._clock = clock
         self._load = load
         self._scheduler = Scheduler(load.max_concurrency, load.kv_tokens, load.max_queue)
+        self._embeddings = Embeddings(engine, load, self._scheduler, clock)
         self._open: dict[str, _Open] = {}
         self._specs: dict[int, SequenceSpec] = {}
         self._answers: dict[int, Answer] = {}
@@ -81,7 +85,7 @@ class Service:
     @property
     def busy(self) -> bool:
         """Whether `step` has something to do."""
-        return bool(self._answers)
+        return bool(self._answers) or self._embeddings.busy
 
     @property
     def waiting(self) -> int:
@@ -102,15 +106,20 @@ class Service:
     @property
     def trace_ids(self) -> list[str]:
         """Of the requests that are open."""
-        return [entry.request.trace_id for entry in self._open.values()]
+        answers = [entry.request.trace_id for entry in self._open.values()]
+        return [*answers, *self._embeddings.trace_ids]
 
-    def handle(self, message: Generate | Cancel, prepared: Prepared = _NOTHING) -> list[Wire]:
+    def handle(
+        self, message: Generate | Embed | Cancel, prepared: Prepared = _NOTHING
+    ) -> list[Wire]:
         """Take in a request, made ready, or a cancellation."""
         if isinstance(message, Cancel):
             self._forget(message.request_id)
             # Nobody may step any more to tell it.
-            return [] if self._open else self._news(self._clock())
+            return [] if self.busy else self._news(self._clock())
         request = message.request
+        if isinstance(request, EmbedRequest):
+            return self._embed(request, prepared)
         if request.dry:
             return _dry(request, prepared)
         try:
@@ -121,17 +130,16 @@ class Service:
 
     def step(self) -> list[Wire]:
         """Admit what fits, compute one step, report it, and admit what fits then."""
-        self._admit()
+        refused = self._admit()
         sampled = self._engine.step()
         now = self._clock()
-        messages = self._report(sampled, now)
-        self._admit()
-        return [*messages, *self._news(now)]
+        messages = [*refused, *self._report(sampled, now), *self._embeddings.step()]
+        return [*messages, *self._admit(), *self._news(now)]
 
     def _news(self, now: float) -> list[Wire]:
         """How much there is to do and what became of drafts, as far as it has changed: every
         second, and when nothing is open."""
-        if self._open and now - self._told_at < NEWS_SECONDS:
+        if self.busy and now - self._told_at < NEWS_SECONDS:
             return []
         news = [each for each in (self._engine.draft_stats, self.load_stats) if each is not None]
         fresh = [each for each in news if each not in self._told]
@@ -140,11 +148,19 @@ class Service:
 
     def fail_all(self, error: ExoError) -> list[Wire]:
         """Give up every open request, when a step could not be computed."""
-        failed = list(self._open)
+        failed = [*self._open, *self._embeddings.requests]
         for request_id in failed:
             self._forget(request_id)
         told = [RequestFailed(request_id=r, error=WireError.of(error)) for r in failed]
         return [*told, self.load_stats]
+
+    def _embed(self, request: EmbedRequest, prepared: Prepared) -> list[Wire]:
+        try:
+            tokens = self._embeddings.submit(request, prepared.texts, self._next_id)
+        except ExoError as error:
+            return [RequestFailed(request_id=request.request_id, error=WireError.of(error))]
+        self._next_id += 1
+        return [Accepted(request_id=request.request_id, prompt_tokens=tokens)]
 
     def _submit(self, request: GenerateRequest, prepared: Prepared) -> None:
         prompt = prepared.prompt
@@ -180,16 +196,20 @@ class Service:
                 grammar=prepared.grammar,
             )
 
-    def _admit(self) -> None:
-        specs = [self._specs.pop(sequence_id) for sequence_id in self._scheduler.admit()]
+    def _admit(self) -> list[Wire]:
+        """Begin with what fits; tell of what cannot be begun after all."""
+        admitted = self._scheduler.admit()
+        refused = [wire for each in admitted for wire in self._embeddings.admit(each)]
+        specs = [self._specs.pop(each) for each in admitted if each in self._specs]
         if not specs:
-            return
+            return refused
         now = self._clock()
         self._engine.add(specs)
         for spec in specs:
             entry = self._open[self._answers[spec.sequence_id].request_id]
             if entry.started is None:
                 entry.started = now
+        return refused
 
     def _report(self, sampled: Sequence[Sampled], now: float) -> list[Wire]:
         deltas: list[Delta] = []
@@ -260,6 +280,7 @@ class Service:
     def _forget(self, request_id: str) -> None:
         entry = self._open.pop(request_id, None)
         if entry is None:
+            self._embeddings.forget(request_id)
             return
         running = [s for s in sorted(entry.sequences) if self._release(s)]
         if running:
