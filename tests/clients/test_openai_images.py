@@ -136,3 +136,32 @@ def test_chats_are_for_other_models(painter: OpenAI):
     with pytest.raises(BadRequestError) as refused:
         painter.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "Hi"}])
     assert refused.value.param == "model"
+
+
+def at(picture: Image.Image, across: float, down: float) -> tuple[int, ...]:
+    """The colour of one pixel, at parts of the picture's sides."""
+    pixel = picture.convert("RGB").getpixel((int(across * 63), int(down * 63)))
+    assert isinstance(pixel, tuple)
+    return pixel
+
+
+def test_the_bundled_model_draws_what_is_asked_and_changes_it(painter: OpenAI):
+    """In the middle and in the corners; which of red, green and blue is the strongest there."""
+    made = painter.images.generate(
+        model="exo-demo-image",
+        prompt="a red circle on a blue background",
+        extra_body={"advanced_params": {"seed": 1}},
+    )
+    png = base64.b64decode((made.data or [])[0].b64_json or "")
+    changed = painter.images.edit(
+        model="exo-demo-image",
+        prompt="make the circle green",
+        image=("circle.png", png, "image/png"),
+        extra_body={"advanced_params": {"seed": 1}},
+    )
+    after = base64.b64decode((changed.data or [])[0].b64_json or "")
+    for data, strongest in ((png, 0), (after, 1)):
+        picture = opened(data)
+        middle, corner = at(picture, 0.5, 0.5), at(picture, 0.02, 0.02)
+        assert middle.index(max(middle)) == strongest
+        assert corner.index(max(corner)) == 2

@@ -29,7 +29,7 @@ def cluster(make_shared_lan: MakeLan, models: Path) -> Iterator[Cluster]:
     made.settings[3].update(host="0.0.0.0", insecure="true")
     made.start()
     yield made
-    made.check_logs(allowed=["The runner"])
+    made.check_logs(allowed=["The runner", "without a key"])
 
 
 @pytest.fixture
