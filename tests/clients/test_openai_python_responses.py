@@ -185,7 +185,7 @@ def test_in_the_background(client: OpenAI) -> None:
 
 
 def test_the_background_is_cancelled(client: OpenAI, shared: Daemon) -> None:
-    begun = client.responses.create(model="tiny-endless", input="x", background=True)
+    begun = client.responses.create(model="tiny-endless", input="x", temperature=0, background=True)
     assert begun.status == "in_progress"
     assert client.responses.retrieve(begun.id).status == "in_progress"
     with pytest.raises(openai.BadRequestError, match="not complete"):

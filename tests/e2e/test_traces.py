@@ -95,7 +95,7 @@ def test_pieces_of_a_stream_are_counted(shared: Daemon, instance: Json) -> None:
     assert sample(shared, "exo_time_to_first_token_seconds_count", model="tiny") > 0
     assert sample(shared, "exo_http_requests_total", route=CHAT, status="200") > 0
     assert sample(shared, "exo_kv_cache_capacity_bytes", model="tiny") > 0
-    assert sample(shared, "exo_instances", status="ready") == 1
+    assert sample(shared, "exo_instances", status="ready") > 0
     assert sample(shared, "exo_sequences_running", model="tiny") == 0
 
 

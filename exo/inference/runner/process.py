@@ -163,8 +163,10 @@ class RunnerProcess:
         if self._killed_because is None:
             self._killed_because = because
         if self.alive:
+            # Not by `Process.kill`: it asks for the exit code of a process that has just ended, which
+            # asyncio's own watcher then cannot have.
             with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+                os.kill(self.pid, signal.SIGKILL)
 
     async def stop(self) -> None:
         """Kill, wait until it is gone, and close what belongs to it."""
