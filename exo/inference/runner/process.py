@@ -163,8 +163,8 @@ class RunnerProcess:
         if self._killed_because is None:
             self._killed_because = because
         if self.alive:
-            # Not by `Process.kill`: it asks for the exit code of a process that has just ended, which
-            # asyncio's own watcher then cannot have.
+            # Not by `Process.kill`: it asks for the exit code of a process that has just ended,
+            # which asyncio's own watcher then cannot have.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
