@@ -7,9 +7,8 @@ many groups the rows of a pipeline are best divided, so that all stages work at 
 from collections.abc import Callable
 
 # A chunk of prefill beside decode steps takes between these many times a decode step's time: the
-# gap between two tokens of a stream is then under twice its quiet one, and under three times where
-# both steps are slower than usual.
-_SHORT, _WANTED, _LONG = 0.6, 0.8, 1.0
+# gap between two tokens of a stream then stays under three times its quiet one.
+_SHORT, _LONG = 0.9, 1.4
 _SMALLEST = 1
 _FIRST = 64
 # Weight of what was measured last.
@@ -39,10 +38,9 @@ class ChunkSize:
         if tokens != self._beside or not self._decode:
             return
         if seconds > _LONG * self._decode:
-            share = max(_WANTED * self._decode / seconds, 0.25)
-            self._beside = max(_SMALLEST, int(self._beside * share))
+            self._beside = max(_SMALLEST, int(self._beside * max(self._decode / seconds, 0.25)))
         elif seconds < _SHORT * self._decode:
-            self._beside = min(self._largest, int(self._beside * 1.2) + 1)
+            self._beside = min(self._largest, int(self._beside * 1.3) + 1)
 
 
 class MicroBatches:

@@ -8,15 +8,15 @@ def test_alone_a_prompt_is_computed_in_the_largest_chunks():
 
 
 @pytest.mark.parametrize(("fixed", "per_token"), [(0.0, 1e-4), (0.004, 1e-5), (0.0, 1e-6)])
-def test_beside_answers_a_chunk_takes_less_than_a_decode_step_but_not_much(fixed, per_token):
+def test_beside_answers_a_chunk_takes_about_as_long_as_a_decode_step(fixed, per_token):
     chunk = ChunkSize(2048)
     for _ in range(100):
         chunk.decoded(0.01)
         size = chunk.tokens(decoding=True)
         chunk.prefilled(size, fixed + per_token * size)
     took = fixed + per_token * chunk.tokens(decoding=True)
-    assert took <= 0.0101
-    assert took >= 0.005 or chunk.tokens(decoding=True) == 2048
+    assert took <= 0.02
+    assert took >= 0.008 or chunk.tokens(decoding=True) == 2048
 
 
 def test_a_chunk_never_becomes_so_small_that_a_prompt_takes_for_ever():
