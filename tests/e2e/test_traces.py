@@ -51,7 +51,8 @@ def test_a_trace_of_an_answer(shared: Daemon, instance: Json) -> None:
     assert (trace["status"], trace["route"]) == (200, CHAT)
     (found,) = trace["generations"]
     assert found["generation_id"] == answer["id"]
-    assert found["instance_id"] == instance["instance_id"]
+    # Other tests may have had the model placed as well.
+    assert found["instance_id"] in shared.get("/state")["instances"]
     assert found["node_id"] == trace["node_id"] == shared.status["node_id"]
     assert found["outcome"] == "finished"
     assert found["prompt_tokens"] == answer["usage"]["prompt_tokens"]
