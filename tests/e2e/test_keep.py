@@ -18,6 +18,13 @@ def instances(daemon: Daemon) -> list[Json]:
     return [one for one in daemon.get("/instance")["data"] if one["model_id"] == MODEL]
 
 
+@pytest.fixture(autouse=True)
+def _clean(shared: Daemon) -> None:
+    """No instance of the model but the test's own."""
+    for instance in instances(shared):
+        shared.delete(instance)
+
+
 def wait_gone(daemon: Daemon, instance: Json) -> None:
     daemon.follow(
         lambda event: (
