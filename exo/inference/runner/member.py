@@ -6,6 +6,7 @@ the ring stands again.
 """
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
 from typing import Generic, NoReturn, Protocol, TypeVar
 
@@ -36,7 +37,7 @@ E = TypeVar("E", bound=RankEngine)
 S = TypeVar("S", bound=Requests)
 
 
-class Member(Generic[E, S]):
+class Member(ABC, Generic[E, S]):
     """One rank, from its first message to its end. Rank 0 has the requests (`service`)."""
 
     def __init__(self, link: Link, engine: E, load: Load, service: S) -> None:
@@ -85,21 +86,21 @@ class Member(Generic[E, S]):
                 self._step()
             link.steps += 1
 
+    @abstractmethod
     def _waits(self) -> bool:
         """Whether a step would do nothing before something comes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _step(self) -> None:
         """Compute, if this is rank 0 and there is something to compute."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _asked(self, asked: Asked) -> Sequence[Wire]:
         """Take in a request or a cancellation."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _begin(self, life: int) -> None:
         """The ring stands."""
-        raise NotImplementedError
 
     def _handle(self, event: Event) -> bool:
         """Take in an event; whether rank 0 may have something to compute now."""
