@@ -3,7 +3,14 @@ what tokenises (as vLLM has it)."""
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import (
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from exo.api.chat_schema import (
     MAX_ANSWERS,
@@ -22,15 +29,39 @@ Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 Text = Annotated[str, Field(min_length=1)]
 
 
+def _as_one(given: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    """One error for the field, in place of one for each of the forms that it may have."""
+    try:
+        return read(given)
+    except ValidationError as error:
+        raise PydanticCustomError(
+            "inputs",
+            "It must be a text, a list of texts, a list of tokens or a list of such lists,"
+            " none of them empty and not too many",
+        ) from error
+
+
+def each_input(given: str | list[str] | list[int] | list[list[int]]) -> list[str | list[int]]:
+    """One or several, each text or tokens."""
+    if isinstance(given, str):
+        return [given]
+    tokens = [each for each in given if isinstance(each, int)]
+    return [tokens] if tokens else [each for each in given if not isinstance(each, int)]
+
+
+AS_ONE = WrapValidator(_as_one)
+
+
 class CompletionRequest(SampledRequest):
     """The body of a completion. `suffix` and `best_of` ask for nothing only."""
 
-    prompt: (
+    prompt: Annotated[
         Text
         | Annotated[list[Text], Field(min_length=1, max_length=MAX_ANSWERS)]
         | Tokens
-        | Annotated[list[Tokens], Field(min_length=1, max_length=MAX_ANSWERS)]
-    )
+        | Annotated[list[Tokens], Field(min_length=1, max_length=MAX_ANSWERS)],
+        AS_ONE,
+    ]
     logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     best_of: int | None = Field(None, ge=1)
     echo: bool | None = None
@@ -39,10 +70,7 @@ class CompletionRequest(SampledRequest):
     @property
     def prompts(self) -> list[str | list[int]]:
         """One or several, each text or tokens."""
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        tokens = [each for each in self.prompt if isinstance(each, int)]
-        return [tokens] if tokens else [each for each in self.prompt if not isinstance(each, int)]
+        return each_input(self.prompt)
 
     @model_validator(mode="after")
     def _fits_together(self) -> "CompletionRequest":

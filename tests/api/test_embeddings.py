@@ -96,3 +96,10 @@ def test_what_ollama_cannot_have(fields: dict[str, Any], param: str):
     with pytest.raises(RequestError) as caught:
         validate(OllamaEmbed, {"model": "m", "input": "a", **fields})
     assert (caught.value.param or "").split(".")[0] == param
+
+
+def test_an_input_of_no_form_is_one_error_of_its_field():
+    with pytest.raises(RequestError) as caught:
+        validate(EmbeddingRequest, {"model": "m", "input": []})
+    assert caught.value.param == "input"
+    assert "a list of texts" in str(caught.value)
