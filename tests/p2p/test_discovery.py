@@ -288,7 +288,8 @@ class Node:
 
     @property
     def seen(self) -> set[str]:
-        return {one.peer_id for one in self.discovery.seen}
+        """Those of this test: daemons of tests beside it announce themselves here as well."""
+        return {one.peer_id for one in self.discovery.seen if one.cluster.startswith(CLUSTER)}
 
     async def finds(self, other: "Node") -> Seen:
         """The next that is found, which must be that one."""
