@@ -79,6 +79,7 @@ class PlacedShardView(View):
     end_layer: int
     memory: int
     cast_float32: bool
+    kv_dtype: Literal["", "float16", "bfloat16"]
 
 
 class ShardView(PlacedShardView):

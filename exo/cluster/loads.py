@@ -29,9 +29,9 @@ def load_message(instance: Instance, shard: Shard, path: Path, options: WorkerOp
     """What tells a runner which shard of an instance it has, and how it is to compute it."""
     placement = instance.placement
     layers = shard.end_layer - shard.start_layer
-    element = 4 if shard.cast_float32 or instance.card.dtype == "float32" else 2
+    wide = instance.card.dtype == "float32" or (shard.cast_float32 and not shard.kv_dtype)
     bits = placement.kv_bits
-    whole = instance.card.kv_bytes_per_token(element, bits)
+    whole = instance.card.kv_bytes_per_token(4 if wide else 2, bits)
     per_token = whole * layers // instance.card.n_layers
     load = Load(
         path=path,
@@ -44,6 +44,7 @@ def load_message(instance: Instance, shard: Shard, path: Path, options: WorkerOp
         kv_bytes_per_token=max(1, per_token // groups.kept_part(instance)),
         prefix_cache_bytes=options.prefix_cache_bytes,
         cast_float32=shard.cast_float32,
+        kv_dtype=shard.kv_dtype,
         rank=shard.rank,
         size=len(placement.shards),
         ring_host=options.ring_host,

@@ -94,7 +94,8 @@ class InstanceMeta(_Named):
 
 class Shard(Model):
     """The layers [start_layer, end_layer) of one rank, and the bytes they need on their node:
-    weights, KV cache and working space. Half precision becomes float32 with `cast_float32`."""
+    weights, KV cache and working space. Half precision becomes float32 with `cast_float32`, but for
+    keys and values if they have a `kv_dtype`."""
 
     rank: int
     node_id: str
@@ -102,6 +103,7 @@ class Shard(Model):
     end_layer: int
     memory: int
     cast_float32: bool = False
+    kv_dtype: Literal["", "float16", "bfloat16"] = ""
 
 
 class KvBits(IntEnum):

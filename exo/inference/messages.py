@@ -34,14 +34,15 @@ class Load(Wire):
 
     `kv_tokens` is how many tokens of keys and values the shard has memory for, over all sequences,
     and `kv_bytes_per_token` what one of them takes in the shard's layers; with `kv_bits` they are
-    quantised. A shard of several listens on `ring_host`, and its links are encrypted if
-    `ring_encrypted`; `plan` says which rank computes which layers. Rank 0 makes drafts as `draft`
-    says: by `ngram`, or with the model of that name in `draft_path`. With a `group` (the name of a
-    backend of `mx.distributed`) activations go over that; with `tensor`, which needs one, all ranks
-    have the same layers and an equal part of each. Of an image model, `variant` is which one it is
-    (its card's architecture), and its layers are the transformer's blocks; of one for text it is
-    empty. With `guidance`, both ranks of an image model have all of its blocks, and each computes
-    one of the two passes that a step is.
+    quantised, and with `kv_dtype` held in that type, though the rest is computed in float32. A
+    shard of several listens on `ring_host`, and its links are encrypted if `ring_encrypted`; `plan`
+    says which rank computes which layers. Rank 0 makes drafts as `draft` says: by `ngram`, or with
+    the model of that name in `draft_path`. With a `group` (the name of a backend of
+    `mx.distributed`) activations go over that; with `tensor`, which needs one, all ranks have the
+    same layers and an equal part of each. Of an image model, `variant` is which one it is (its
+    card's architecture), and its layers are the transformer's blocks; of one for text it is empty.
+    With `guidance`, both ranks of an image model have all of its blocks, and each computes one of
+    the two passes that a step is.
     """
 
     type: Literal["load"] = "load"
@@ -61,6 +62,7 @@ class Load(Wire):
     ring_encrypted: bool = True
     plan: str = ""
     kv_bits: int | None = None
+    kv_dtype: Literal["", "float16", "bfloat16"] = ""
     draft: str | None = None
     draft_path: Path | None = None
     group: Literal["", "ring", "jaccl", "nccl"] = ""

@@ -11,8 +11,10 @@ from exo.cluster.placement import (
     Wanted,
     place,
 )
-from exo.cluster.state import Draft, InstanceMeta, Sharding
+from exo.cluster.state import Draft, InstanceMeta, Shard, Sharding
 from exo.errors import PlacementImpossible
+from exo.models.card import ModelCard
+from exo.models.shares import Shares
 from tests.cluster.factory import GIB, card, resources
 
 QUANTISED = {"quantization": {"bits": 4, "group_size": 64}, "packed_size": 800_000}
@@ -171,6 +173,28 @@ def test_quantised_keys_and_values_leave_room_for_a_longer_context():
     assert most(None) > 16 * GIB
     assert 4 * GIB < most(8) < 5 * GIB
     assert 2 * GIB < most(4) < 3 * GIB
+
+
+def test_where_kernels_compute_keys_and_values_stay_in_half_precision():
+    deep = card(n_layers=32, n_kv_heads=8, head_dim=128, context_length=131072)
+    wanted = Wanted(context_length=65536, concurrency=1)
+
+    def shard(model: ModelCard = deep, kernels: str | None = "avx2", **more: int) -> Shard:
+        found = resources(64 * GIB)
+        assert found.device
+        node = replace(found, device=found.device.model_copy(update={"kernels": kernels}))
+        return place(model, wanted.model_copy(update=more), [node]).shards[0]
+
+    assert (shard().kv_dtype, shard(kernels=None).kv_dtype) == ("bfloat16", "")
+    assert shard().memory < shard(kernels=None).memory - 7 * GIB
+    assert shard(kv_bits=8).kv_dtype == ""
+    for other in (
+        {"dtype": "float32"},
+        {"architecture": "gemma2"},
+        {"head_dim": 88},
+        {"shares": Shares(parts={}, latent=True)},
+    ):
+        assert shard(deep.model_copy(update=other)).kv_dtype == ""
 
 
 def test_heads_that_cannot_be_quantised_are_refused():

@@ -3,18 +3,23 @@
     weights (as they are in memory, so after a cast to float32) + KV cache + working space
 
 The first share has the embedding, the last one the norm and the head. Half precision doubles when
-it becomes float32; quantised weights stay as they are.
+it becomes float32; quantised weights stay as they are, and where the CPU kernels compute, keys and
+values do.
 """
 
 from enum import IntEnum
 from itertools import accumulate, pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from exo.cluster.placement.wanted import NodeResources
 from exo.models.card import ModelCard
 from exo.models.weights import Part
 
 _WORKING_BYTES = 64 * 1024 * 1024
+# What the size of a head is a multiple of where the kernels compute its attention.
+_KERNEL_HEADS = 16
+# Architectures that compute attention, or prepare keys for it, by other means than the kernels.
+_OWN_ATTENTION = frozenset({"gemma2", "stablelm"})
 
 
 class Cast(IntEnum):
@@ -74,7 +79,7 @@ class Sizes:
         if last:
             weights += self._head[cast]
         working = self._working + (self._logits if last else 0)
-        element = 4 if cast or self.card.dtype == "float32" else 2
+        element = kv_element(self.card, cast, self._kv_bits)
         per_layer = self.card.kv_bytes_per_token(element, self._kv_bits) // self.n_layers
         per_token = per_layer * (end - start)
         if start == 0:
@@ -90,7 +95,7 @@ class Sizes:
         largest = max(end - start for start, end in pairwise(layers))
         weights = -(-layers[-1] // nodes) + self._shared[cast]
         weights += self._embedding[cast] + self._head[cast]
-        element = 4 if cast or self.card.dtype == "float32" else 2
+        element = kv_element(self.card, cast, self._kv_bits)
         per_token = self.card.kv_bytes_per_token(element, self._kv_bits)
         if not (self.card.shares and self.card.shares.latent):
             per_token = -(-per_token // nodes)
@@ -129,6 +134,29 @@ def casts(card: ModelCard, node: NodeResources) -> tuple[Cast, ...]:
     if card.quantization is not None:
         return (Cast.EVERYTHING,)
     return (Cast.EVERYTHING, Cast.NOTHING)
+
+
+def kv_dtype(
+    card: ModelCard, cast: Cast, kv_bits: int | None
+) -> Literal["", "float16", "bfloat16"]:
+    """The type that keys and values are held in where the rest becomes float32; empty where they
+    are held as they are computed. A latent form of them does not go into attention as it is."""
+    latent = card.shares is not None and card.shares.latent
+    if latent or card.architecture in _OWN_ATTENTION or card.head_dim % _KERNEL_HEADS:
+        return ""
+    if cast is not Cast.ALL_BUT_WEIGHTS or kv_bits:
+        return ""
+    match card.dtype:
+        case "float16" | "bfloat16":
+            return card.dtype
+        case _:
+            return ""
+
+
+def kv_element(card: ModelCard, cast: Cast, kv_bits: int | None) -> int:
+    """Bytes of a number in keys and values; of a scale in them, if they are quantised."""
+    wide = card.dtype == "float32" or (cast and not kv_dtype(card, cast, kv_bits))
+    return 4 if wide else 2
 
 
 def _loaded(part: Part, card: ModelCard, *, cast: Cast) -> int:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from exo.cluster.placement.cost import Links, Steps
-from exo.cluster.placement.memory import Cast, Need, Sizes, casts
+from exo.cluster.placement.memory import Cast, Need, Sizes, casts, kv_dtype
 from exo.cluster.placement.wanted import NodeResources, Wanted
 from exo.cluster.state import InstanceMeta, LinkInfo, Placement, Shard, Sharding
 from exo.errors import PlacementImpossible
@@ -131,6 +131,7 @@ def arranged(
                 end_layer=part.end,
                 memory=part.need.bytes(kv_tokens),
                 cast_float32=bool(part.cast),
+                kv_dtype=kv_dtype(card, part.cast, wanted.kv_bits),
             )
             for rank, part in enumerate(parts)
         ),

@@ -106,7 +106,9 @@ def _attention(library: Library, own: Callable[..., mx.array]) -> Callable[..., 
     ) -> mx.array:
         known = (
             not options
-            and q.dtype == k.dtype == v.dtype == mx.float32
+            and q.dtype == mx.float32
+            and k.dtype == v.dtype
+            and k.dtype in _FLOATS
             and q.shape[-1] % _HEAD_MULTIPLE == v.shape[-1] % _HEAD_MULTIPLE == 0
         )
         if not known:

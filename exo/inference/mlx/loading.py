@@ -23,13 +23,14 @@ from exo.inference.mlx.adapter import (
     obstacle_to_cutting,
     open_model,
 )
+from exo.inference.mlx.held import KvForm
 from exo.inference.mlx.quantised import check_quantisable
 from exo.inference.mlx.split import SplitStage
 from exo.inference.mlx.stage import Stage, WholeModel
 from exo.inference.mlx.together import SharedModel, shard
 from exo.inference.mlx.trace import trace
 
-_HALF = (mx.float16, mx.bfloat16)
+_HALF = {"float16": mx.float16, "bfloat16": mx.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -57,20 +58,21 @@ def open_shard(
     Raises:
         ModelInvalid: the architecture is unknown or cannot be split so, or the weights do not fit.
     """
+    form = KvForm(load.kv_bits, _HALF.get(load.kv_dtype))
     whole = open_whole(
         load.path,
         cast_float32=load.cast_float32,
         kernels=kernels,
-        kv_bits=load.kv_bits,
+        form=form,
         group=group if load.tensor else None,
     )
     if load.size == 1:
         return whole
     model = whole.stage.model
     if load.tensor:
-        stage = SharedModel(model, load.kv_bits, last=load.rank == 0)
+        stage = SharedModel(model, form, last=load.rank == 0)
     else:
-        stage = SplitStage(model, trace(model), load.start_layer, load.end_layer, load.kv_bits)
+        stage = SplitStage(model, trace(model), load.start_layer, load.end_layer, form)
     return replace(whole, stage=stage)
 
 
@@ -79,7 +81,7 @@ def open_whole(
     *,
     cast_float32: bool,
     kernels: Library | None = None,
-    kv_bits: int | None = None,
+    form: KvForm | None = None,
     group: mx.distributed.Group | None = None,
 ) -> Shard:
     """All layers of a model, or this rank's part of them in a `group`, with their weights not read
@@ -88,14 +90,14 @@ def open_whole(
     if group is not None:
         # Before the cast: what other ranks have need not be cast.
         shard(model, group, config)
-    if kv_bits is not None:
-        check_quantisable(model, make_prompt_cache(model), kv_bits)
+    if form is not None and form.bits is not None:
+        check_quantisable(model, make_prompt_cache(model), form.bits)
     if kernels is not None:
         swap(model, kernels)
     if cast_float32:
         model.update(tree_map(_to_float32, model.parameters()))
     return Shard(
-        WholeModel(model, kv_bits),
+        WholeModel(model, form),
         config,
         can_batch(model),
         longest_cut(model),
@@ -145,7 +147,7 @@ def _open(path: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def _to_float32(array: mx.array) -> mx.array:
-    return array.astype(mx.float32) if array.dtype in _HALF else array
+    return array.astype(mx.float32) if array.dtype in _HALF.values() else array
 
 
 def _first_line(error: Exception) -> str:

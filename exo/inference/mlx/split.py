@@ -19,9 +19,9 @@ from mlx import nn
 from exo.errors import ModelInvalid, RingError
 from exo.inference.mlx.adapter import Cache, make_prompt_cache
 from exo.inference.mlx.exchange import Path, arguments, build, look_up, write
+from exo.inference.mlx.held import KvForm
 from exo.inference.mlx.places import Places
 from exo.inference.mlx.plan import Leaf, SplitPlan
-from exo.inference.mlx.quantised import quantised
 from exo.inference.mlx.replaced import Call, Replacement, put_aside, replace_call
 from exo.inference.mlx.trace import layers_of
 
@@ -45,11 +45,11 @@ class SplitStage:
         plan: SplitPlan,
         start: int,
         end: int,
-        kv_bits: int | None = None,
+        form: KvForm | None = None,
     ) -> None:
         _check(plan, start, end)
         self.model = model
-        self._kv_bits = kv_bits
+        self._form = form or KvForm()
         self.last = end == plan.n_layers
         self._places = Places(make_prompt_cache(model), plan, start, end)
         self._borders = _Borders(plan, start, end)
@@ -63,7 +63,7 @@ class SplitStage:
 
     def make_cache(self) -> list[Cache]:
         own, shadows = self._places.of(make_prompt_cache(self.model))
-        return [*quantised(own, self._kv_bits), *shadows]
+        return [*self._form.of(own), *shadows]
 
     def __call__(
         self, tokens: mx.array, inputs: Sequence[mx.array], cache: list[Cache]

@@ -7,7 +7,7 @@ import mlx.core as mx
 from mlx import nn
 
 from exo.inference.mlx.adapter import Cache, make_prompt_cache
-from exo.inference.mlx.quantised import quantised
+from exo.inference.mlx.held import KvForm
 
 
 class Stage(Protocol):
@@ -40,12 +40,12 @@ class WholeModel:
 
     last = True
 
-    def __init__(self, model: nn.Module, kv_bits: int | None = None) -> None:
+    def __init__(self, model: nn.Module, form: KvForm | None = None) -> None:
         self.model = model
-        self._kv_bits = kv_bits
+        self._form = form or KvForm()
 
     def make_cache(self) -> list[Cache]:
-        return quantised(make_prompt_cache(self.model), self._kv_bits)
+        return self._form.of(make_prompt_cache(self.model))
 
     def __call__(
         self, tokens: mx.array, inputs: Sequence[mx.array], cache: list[Cache]

@@ -21,6 +21,7 @@ from exo.errors import ModelInvalid, RingError
 from exo.inference.mlx.adapter import Cache, states
 from exo.inference.mlx.carriers import losses, read_step_frame, step_frame
 from exo.inference.mlx.executor import Executor
+from exo.inference.mlx.held import KvForm
 from exo.inference.mlx.pipelines import result_of, tidy
 from exo.inference.mlx.stage import WholeModel
 from exo.inference.ring.events import Ring
@@ -53,8 +54,8 @@ class SharedModel(WholeModel):
     """A rank's part of every layer, with the embedding and the head. `last` says whether it is the
     rank that samples."""
 
-    def __init__(self, model: nn.Module, kv_bits: int | None = None, *, last: bool) -> None:
-        super().__init__(model, kv_bits)
+    def __init__(self, model: nn.Module, form: KvForm | None = None, *, last: bool) -> None:
+        super().__init__(model, form)
         self.last = last
         self._logits: mx.array | None = None
         self._cache: list[Cache] = []

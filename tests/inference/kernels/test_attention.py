@@ -2,12 +2,13 @@
 
 import mlx.core as mx
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exo.inference.kernels.library import Library
 
-from .numbers import Exact, error, exact, normal
+from .numbers import FLOATS, Exact, error, exact, normal
 
 many = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -44,14 +45,15 @@ def causal(length: int, keys: int) -> Exact:
     st.sampled_from([(16, 16), (64, 64), (48, 80), (192, 128)]),
     st.sampled_from(["causal", "none", "bool", "additive"]),
     st.booleans(),
+    st.sampled_from(list(FLOATS)),
 )
 def test_attention_is_exact_to_float32(
-    kernels: Library, seed, batch, heads, length, before, sizes, kind, with_sinks
+    kernels: Library, seed, batch, heads, length, before, sizes, kind, with_sinks, held
 ):
     keys = length + before
     q = normal(seed, batch, heads[0], length, sizes[0])
-    k = normal(seed + 1, batch, heads[1], keys, sizes[0])
-    v = normal(seed + 2, batch, heads[1], keys, sizes[1])
+    k = normal(seed + 1, batch, heads[1], keys, sizes[0], dtype=held)
+    v = normal(seed + 2, batch, heads[1], keys, sizes[1], dtype=held)
     sinks = normal(seed + 3, heads[0]) if with_sinks else None
     seen = causal(length, keys) if kind != "none" else np.zeros((length, keys))
     if kind in ("bool", "additive"):
@@ -66,16 +68,18 @@ def test_attention_is_exact_to_float32(
         mask = mx.array(np.where(seen == 0, 0.0, -1e30).astype(np.float32))
     y = kernels.attention(q, k, v, 0.3, kind == "causal", mask, sinks)
     assert y.shape == (batch, heads[0], length, sizes[1])
+    assert y.dtype == mx.float32
     expected = reference(q, k, v, seen, None if sinks is None else exact(sinks))
     assert error(y, expected) < 1e-5
 
 
+@pytest.mark.parametrize("held", FLOATS)
 def test_a_query_gives_the_same_bits_alone_in_chunks_and_in_padded_batches(
-    kernels: Library, sets: list[str]
+    kernels: Library, sets: list[str], held: str
 ):
     heads, kv_heads, length, size, padding = 6, 2, 75, 64, 9
     q = normal(1, 1, heads, length, size)
-    k, v = normal(2, 1, kv_heads, length, size), normal(3, 1, kv_heads, length, size)
+    k, v = (normal(seed, 1, kv_heads, length, size, dtype=held) for seed in (2, 3))
     whole = np.array(kernels.attention(q, k, v, 0.2, True, None, None))
     for name in sets:
         assert kernels.use(name)
@@ -85,7 +89,7 @@ def test_a_query_gives_the_same_bits_alone_in_chunks_and_in_padded_batches(
             )
             assert np.array_equal(np.array(some), whole[:, :, first:end])
         # As a row of a batch: keys that are not its own come before.
-        rows, junk = 3, normal(4, 3, kv_heads, padding, size) * 50
+        rows, junk = 3, normal(4, 3, kv_heads, padding, size, dtype=held) * 50
         keys, values = (mx.concatenate([junk, mx.repeat(a, rows, axis=0)], axis=2) for a in (k, v))
         at = np.arange(length + padding)
         mask = (at >= padding) & (at <= at[padding:, None])
@@ -93,6 +97,25 @@ def test_a_query_gives_the_same_bits_alone_in_chunks_and_in_padded_batches(
             mx.repeat(q, rows, axis=0), keys, values, 0.2, False, mx.array(mask), None
         )
         assert np.array_equal(np.array(last), np.repeat(whole, rows, axis=0))
+
+
+@pytest.mark.parametrize("held", ["bfloat16", "float16"])
+def test_keys_that_are_held_in_half_give_the_bits_of_the_same_in_float32(
+    kernels: Library, sets: list[str], held: str
+):
+    q = normal(1, 1, 4, 37, 64)
+    k, v = (normal(seed, 1, 2, 53, 64, dtype=held) for seed in (2, 3))
+    wide = [array.astype(mx.float32) for array in (k, v)]
+    for name in sets:
+        assert kernels.use(name)
+        one, other = (kernels.attention(q, *kv, 0.2, True, None, None) for kv in ((k, v), wide))
+        assert np.array_equal(np.array(one), np.array(other))
+
+
+def test_keys_and_values_of_different_types_are_refused(kernels: Library):
+    q = normal(1, 1, 1, 1, 16)
+    with pytest.raises(ValueError, match="of one type"):
+        kernels.attention(q, q, q.astype(mx.float16), 1.0, False, None, None)
 
 
 def test_keys_in_a_longer_cache_and_transposed_queries(kernels: Library):

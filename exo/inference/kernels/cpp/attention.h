@@ -1,4 +1,4 @@
-// Attention over a key-value cache, in float32.
+// Attention over a key-value cache, computed in float32 whatever the cache holds.
 //
 // A query's result depends on its own keys alone, from the first to the last that its mask lets
 // through: scores are chains along the head's size, one lane a key; the sum of the exponentials
@@ -26,9 +26,13 @@ struct AttentionRow {
   float sink;
 };
 
+// F is the format of keys and values.
+template <class F>
 struct AttentionTile {
+  using Stored = typename F::Stored;
+
   const Attention& a;
-  const float *keys, *values;
+  const Stored *keys, *values;
   AttentionRow rows[kRowsAtOnce];
   int64_t count;
   int64_t first, end;  // the keys that any row sees
@@ -54,7 +58,7 @@ struct AttentionTile {
     for (int64_t key = first; key < end; key += kLanes) {
       const int width = int(std::min<int64_t>(kLanes, end - key));
       for (int64_t d = 0; d < a.size; d += kLanes) {
-        load_columns(keys + key * a.k_strides[2] + d, a.k_strides[2], width, columns + d);
+        load_columns<F>(keys + key * a.k_strides[2] + d, a.k_strides[2], width, columns + d);
       }
       int64_t row = 0;
       for (; row + 8 <= count; row += 8) scores<8>(row, columns, key, width);
@@ -112,9 +116,9 @@ struct AttentionTile {
   EXO_INLINE void outputs(int64_t row, int64_t d) {
     f32x16 sums[kRows][kVectors] = {};
     for (int64_t j = first; j < end; ++j) {
-      const float* value = values + j * a.v_strides[2] + d;
+      const Stored* value = values + j * a.v_strides[2] + d;
       for (int i = 0; i < kVectors; ++i) {
-        const f32x16 v = load<f32x16>(value + i * kLanes);
+        const f32x16 v = F::read(value + i * kLanes);
         for (int r = 0; r < kRows; ++r) {
           sums[r][i] = fma(splat(rows[row + r].scores[j]), v, sums[r][i]);
         }
@@ -128,7 +132,9 @@ struct AttentionTile {
   template <int kRows>
   EXO_INLINE void row_outputs(int64_t row) {
     int64_t d = 0;
-    for (; d + 64 <= a.value_size; d += 64) outputs<kRows, 4>(row, d);
+    constexpr int kVectors = 16 / kRows < 4 ? 16 / kRows : 4;
+    constexpr int kWidth = kVectors * kLanes;
+    for (; d + kWidth <= a.value_size; d += kWidth) outputs<kRows, kVectors>(row, d);
     for (; d < a.value_size; d += kLanes) outputs<kRows, 1>(row, d);
   }
 
@@ -136,6 +142,7 @@ struct AttentionTile {
     all_scores(columns);
     for (int64_t row = 0; row < count; ++row) soften(rows[row]);
     int64_t row = 0;
+    for (; row + 8 <= count; row += 8) row_outputs<8>(row);
     for (; row + 4 <= count; row += 4) row_outputs<4>(row);
     for (; row < count; ++row) row_outputs<1>(row);
   }
@@ -159,7 +166,9 @@ inline void find_keys(const Attention& a, int64_t position, AttentionRow& row) {
   }
 }
 
-inline void attend(const Attention& a, int64_t begin, int64_t end) {
+template <class F>
+void attend(const Attention& a, int64_t begin, int64_t end) {
+  using Stored = typename F::Stored;
   const int64_t shared = a.heads / a.kv_heads, rows = shared * a.length;
   const int64_t tiles = (rows + kRowsAtOnce - 1) / kRowsAtOnce;
   float* scores = scratch<float, 7>(kRowsAtOnce * a.keys);
@@ -168,9 +177,10 @@ inline void attend(const Attention& a, int64_t begin, int64_t end) {
     // The last tiles of a causal prompt have the most keys: they come first.
     const int64_t tile = tiles - 1 - item % tiles, kv = item / tiles % a.kv_heads;
     const int64_t b = item / tiles / a.kv_heads;
-    AttentionTile t{
-        a, a.k + b * a.k_strides[0] + kv * a.k_strides[1],
-        a.v + b * a.v_strides[0] + kv * a.v_strides[1], {}, 0, a.keys, 0};
+    AttentionTile<F> t{
+        a, static_cast<const Stored*>(a.k) + b * a.k_strides[0] + kv * a.k_strides[1],
+        static_cast<const Stored*>(a.v) + b * a.v_strides[0] + kv * a.v_strides[1], {}, 0, a.keys,
+        0};
     t.count = std::min(kRowsAtOnce, rows - tile * kRowsAtOnce);
     for (int64_t i = 0; i < t.count; ++i) {
       const int64_t r = tile * kRowsAtOnce + i, l = r / shared, h = kv * shared + r % shared;
@@ -195,7 +205,10 @@ inline void run_attention(const Attention& a) {
   const int64_t items = a.batch * a.kv_heads * ((rows + kRowsAtOnce - 1) / kRowsAtOnce);
   const int64_t each = std::min(rows, kRowsAtOnce) * a.keys * (a.size + a.value_size);
   const int64_t grain = std::max<int64_t>(1, 131072 / std::max<int64_t>(1, each));
-  Pool::shared().run(items, grain, [&](int64_t begin, int64_t end) { attend(a, begin, end); });
+  with_format(a.held, [&](auto format) {
+    using F = decltype(format);
+    Pool::shared().run(items, grain, [&](int64_t begin, int64_t end) { attend<F>(a, begin, end); });
+  });
 }
 
 }  // namespace exo::EXO_ISA

@@ -91,10 +91,13 @@ struct Rope {
 
 enum class Mask : int { None, Causal, Bool, Additive };
 
-// Queries (batch, heads, length, size), keys (batch, kv_heads, keys, size), values (…, value_size),
-// all float32 with the last axis contiguous; out is (batch, heads, length, value_size), contiguous.
+// Queries (batch, heads, length, size) in float32, keys (batch, kv_heads, keys, size) and values
+// (…, value_size) of type `held`, all with the last axis contiguous; out is (batch, heads, length,
+// value_size) in float32, contiguous.
 struct Attention {
-  const float *q, *k, *v;
+  const float* q;
+  const void *k, *v;
+  Type held;
   float* out;
   const void* mask;
   const float* sinks;  // (heads) or null

@@ -347,7 +347,7 @@ class CachedAttention : public Base {
               out = weak(out), masked, kind = mask_, scale = scale_,
               has_sinks = sinks_]() mutable {
       Attention a{
-          q.data<float>(), k.data<float>(), v.data<float>(), out.data<float>(),
+          q.data<float>(), data(k), data(v), type_of(k.dtype()), out.data<float>(),
           masked ? data(mask) : nullptr, has_sinks ? sinks.data<float>() : nullptr, kind,
           q.shape(0), q.shape(1), k.shape(1), q.shape(2), k.shape(2), q.shape(3), v.shape(3), {},
           {}, {}, {}, scale};
@@ -486,9 +486,9 @@ mx::array rope(
 mx::array attention(
     const mx::array& q, const mx::array& k, const mx::array& v, float scale, bool causal,
     const std::optional<mx::array>& mask, const std::optional<mx::array>& sinks) {
-  check(
-      q.dtype() == mx::float32 && k.dtype() == mx::float32 && v.dtype() == mx::float32,
-      "Queries, keys and values are float32.");
+  check(q.dtype() == mx::float32, "Queries are float32.");
+  check(k.dtype() == v.dtype(), "Keys and values are of one type.");
+  type_of(k.dtype());
   check(q.ndim() == 4 && k.ndim() == 4 && v.ndim() == 4, "Four axes each.");
   check(
       k.shape(0) == q.shape(0) && v.shape(0) == q.shape(0) && k.shape(1) == v.shape(1) &&

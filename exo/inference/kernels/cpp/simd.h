@@ -238,13 +238,15 @@ struct Float32 {
 
 struct BFloat16 {
   using Stored = uint16_t;
-  static EXO_INLINE f32x16 read(const void* p) { return bfloat_to_float(load<u16x16>(p)); }
+  static EXO_INLINE f32x16 widen(u16x16 v) { return bfloat_to_float(v); }
+  static EXO_INLINE f32x16 read(const void* p) { return widen(load<u16x16>(p)); }
   static EXO_INLINE void write(void* p, f32x16 v) { store(p, float_to_bfloat(v)); }
 };
 
 struct Float16 {
   using Stored = uint16_t;
-  static EXO_INLINE f32x16 read(const void* p) { return half_to_float(load<u16x16>(p)); }
+  static EXO_INLINE f32x16 widen(u16x16 v) { return half_to_float(v); }
+  static EXO_INLINE f32x16 read(const void* p) { return widen(load<u16x16>(p)); }
   static EXO_INLINE void write(void* p, f32x16 v) { store(p, float_to_half(v)); }
 };
 

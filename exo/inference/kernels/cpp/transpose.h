@@ -35,19 +35,24 @@ EXO_INLINE void transpose(f32x16* to) {
 }
 
 #if defined(__AVX512F__)
-// Sixteen columns of sixteen rows, `stride` floats apart. Quarters of rows four apart are put
-// beside each other as they are loaded; what is left is to transpose four by four.
-EXO_INLINE void load_columns(const float* rows, int64_t stride, f32x16* columns) {
+// The columns of sixteen rows of words, four for each of kQuarters; rows are `stride` bytes apart.
+// Quarters of rows four apart are put beside each other as they are loaded; what is left is to
+// transpose four by four.
+template <int kQuarters>
+EXO_INLINE void load_words(const void* rows, int64_t stride, f32x16* columns) {
 #pragma GCC unroll 4
-  for (int quarter = 0; quarter < 4; ++quarter) {
+  for (int quarter = 0; quarter < kQuarters; ++quarter) {
     __m512 v[4];
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
-      const float* from = rows + i * stride + 4 * quarter;
-      v[i] = _mm512_broadcast_f32x4(_mm_loadu_ps(from));
-      v[i] = _mm512_mask_broadcast_f32x4(v[i], 0x00f0, _mm_loadu_ps(from + 4 * stride));
-      v[i] = _mm512_mask_broadcast_f32x4(v[i], 0x0f00, _mm_loadu_ps(from + 8 * stride));
-      v[i] = _mm512_mask_broadcast_f32x4(v[i], 0xf000, _mm_loadu_ps(from + 12 * stride));
+      const auto row = [&](int further) {
+        const char* at = static_cast<const char*>(rows) + (i + further) * stride;
+        return _mm_loadu_ps(reinterpret_cast<const float*>(at) + 4 * quarter);
+      };
+      v[i] = _mm512_broadcast_f32x4(row(0));
+      v[i] = _mm512_mask_broadcast_f32x4(v[i], 0x00f0, row(4));
+      v[i] = _mm512_mask_broadcast_f32x4(v[i], 0x0f00, row(8));
+      v[i] = _mm512_mask_broadcast_f32x4(v[i], 0xf000, row(12));
     }
     const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(v[0], v[1]));
     const __m512d b = _mm512_castps_pd(_mm512_unpacklo_ps(v[2], v[3]));
@@ -62,13 +67,30 @@ EXO_INLINE void load_columns(const float* rows, int64_t stride, f32x16* columns)
 }
 #endif
 
-// The same of `count` rows; what others would hold is 0.
-EXO_INLINE void load_columns(const float* rows, int64_t stride, int count, f32x16* columns) {
+// Sixteen columns of `count` rows that are `stride` elements apart, as float32; what other rows
+// would hold is 0.
+template <class F>
+EXO_INLINE void load_columns(
+    const typename F::Stored* rows, int64_t stride, int count, f32x16* columns) {
 #if defined(__AVX512F__)
-  if (count == kLanes) return load_columns(rows, stride, columns);
+  if (count == kLanes) {
+    if constexpr (sizeof(*rows) == sizeof(float)) {
+      load_words<4>(rows, stride * sizeof(*rows), columns);
+    } else {
+      f32x16 pairs[kLanes / 2];  // of neighbouring columns
+      load_words<2>(rows, stride * sizeof(*rows), pairs);
+#pragma GCC unroll 8
+      for (int i = 0; i < kLanes / 2; ++i) {
+        const u32x16 pair = (u32x16)pairs[i];
+        columns[2 * i] = F::widen(__builtin_convertvector(pair, u16x16));
+        columns[2 * i + 1] = F::widen(__builtin_convertvector(pair >> 16, u16x16));
+      }
+    }
+    return;
+  }
 #endif
   for (int i = 0; i < kLanes; ++i) {
-    columns[i] = i < count ? load<f32x16>(rows + i * stride) : f32x16{};
+    columns[i] = i < count ? F::read(rows + i * stride) : f32x16{};
   }
   transpose(columns);
 }

@@ -102,16 +102,23 @@ void quantized(const Kernels& kernels, Format f, int64_t rows, int64_t n, int64_
   expect(!std::memcmp(y.data(), again.data(), rows * n * 4), "rows in another order");
 }
 
-void dense(const Kernels& kernels, Type type, int64_t rows, int64_t n, int64_t k) {
-  auto numbers = normal(n * k);
-  Exactly<uint8_t> held(n * k * size_of(type)), packed(packed_bytes(type, n, k));
-  for (int64_t i = 0; i < n * k; ++i) {
+// So many random numbers of a type.
+Exactly<uint8_t> normal_of(Type type, int64_t count) {
+  auto numbers = normal(count);
+  Exactly<uint8_t> held(count * size_of(type));
+  for (int64_t i = 0; i < count; ++i) {
     uint32_t word;
     std::memcpy(&word, numbers.data() + i, 4);
     if (type == Type::BFloat16) word >>= 16;
     if (type == Type::Float16) word = 0x3000 + word % 0x800;
     std::memcpy(held.data() + i * size_of(type), &word, size_of(type));
   }
+  return held;
+}
+
+void dense(const Kernels& kernels, Type type, int64_t rows, int64_t n, int64_t k) {
+  auto held = normal_of(type, n * k);
+  Exactly<uint8_t> packed(packed_bytes(type, n, k));
   pack(type, held.data(), n, k, packed.data());
   auto x = normal(rows * k);
   Exactly<float> y(rows * n);
@@ -139,10 +146,12 @@ void elementwise(const Kernels& kernels, int64_t size) {
   }
 }
 
-void attention(const Kernels& kernels, int64_t length, int64_t keys, int64_t heads, int64_t shared) {
+void attention(
+    const Kernels& kernels, Type type, int64_t length, int64_t keys, int64_t heads,
+    int64_t shared) {
   const int64_t size = 48, value_size = 80, all = heads * shared;
-  auto q = normal(all * length * size), k = normal(heads * keys * size);
-  auto v = normal(heads * keys * value_size), sinks = normal(all);
+  auto q = normal(all * length * size), sinks = normal(all);
+  auto k = normal_of(type, heads * keys * size), v = normal_of(type, heads * keys * value_size);
   Exactly<float> out(all * length * value_size), additive(length * keys);
   Exactly<uint8_t> mask(length * keys);
   for (int64_t i = 0; i < length * keys; ++i) mask[i] = random_bits() % 3 > 0;
@@ -150,8 +159,8 @@ void attention(const Kernels& kernels, int64_t length, int64_t keys, int64_t hea
     const void* held = kind == Mask::Bool ? static_cast<void*>(mask.data())
         : kind == Mask::Additive          ? static_cast<void*>(additive.data())
                                           : nullptr;
-    kernels.attention({q.data(), k.data(), v.data(), out.data(), held, sinks.data(), kind, 1, all,
-                       heads, length, keys, size, value_size,
+    kernels.attention({q.data(), k.data(), v.data(), type, out.data(), held, sinks.data(), kind, 1,
+                       all, heads, length, keys, size, value_size,
                        {all * length * size, length * size, size},
                        {heads * keys * size, keys * size, size},
                        {heads * keys * value_size, keys * value_size, value_size},
@@ -175,7 +184,9 @@ void all_of(const Kernels& kernels) {
         dense(kernels, type, rows, n * 3, 1 + 37 * n);
       }
     }
-    attention(kernels, rows, rows + 29, 2, 1 + rows % 4);
+    for (Type type : {Type::Float32, Type::BFloat16, Type::Float16}) {
+      attention(kernels, type, rows, rows + 29, 2, 1 + rows % 4);
+    }
   }
   for (int64_t size : {4, 16, 20, 100, 1000}) elementwise(kernels, size);
 }
