@@ -142,7 +142,10 @@ struct AttentionTile {
     all_scores(columns);
     for (int64_t row = 0; row < count; ++row) soften(rows[row]);
     int64_t row = 0;
-    for (; row + 8 <= count; row += 8) row_outputs<8>(row);
+    // More rows at once where every value has to be widened.
+    if constexpr (sizeof(Stored) < sizeof(float)) {
+      for (; row + 8 <= count; row += 8) row_outputs<8>(row);
+    }
     for (; row + 4 <= count; row += 4) row_outputs<4>(row);
     for (; row < count; ++row) row_outputs<1>(row);
   }
