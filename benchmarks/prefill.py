@@ -1,10 +1,14 @@
 """Long prompts: what they do to answers beside them, and what is saved when one comes again.
 
-    python -m benchmarks.prefill [--scale 4] [--layers 6] [--nodes 1] [--rounds 3] [--tokens 4000]
+    python -m benchmarks.prefill [--scale 4] [--layers 6] [--heads 4] [--bits 4] [--nodes 1]
+                                 [--rounds 3] [--tokens 4000]
 
-Streams decode while a prompt of so many tokens is computed: the 95th percentile of the gap between
-two tokens, to the quiet one of the same run. Then a prompt of 1,000 tokens is asked twice: the time
-to the first token, first and second.
+A stream decodes while a prompt of so many tokens is computed: the 95th percentile of the gap
+between two tokens, to the quiet one of the same stream, before the prompt and after it. (It grows
+beside a long prompt, and with it what each of its steps takes.) Then a prompt of 1,000 tokens is
+asked twice: the time to the first token, first and second.
+
+`--scale 32 --layers 16 --heads 2 --bits 4` is a model of 0.6B.
 """
 
 import argparse
@@ -13,17 +17,21 @@ import itertools
 import statistics
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from exo.device.blas import blas_environment
-from exo.inference.messages import Tokens
+from exo.inference.messages import Cancel, Tokens
 from tests.inference.ranks import Ranks
-from tests.models_maker import END_ID, make_model
+from tests.models_maker import END_ID, HIDDEN, make_model
 
 CONTEXT = 16_384
+CACHED = 4 * CONTEXT  # tokens of what was computed before
 LONG: dict[str, Any] = {"sampling": {"temperature": 0, "logit_bias": {END_ID: -100}}}
 # Two tokens each, in the vocabulary of the tests' models.
 WORD = " x"
+# Tokens of a stream from which a gap is taken in quiet, and those before them, which are not.
+QUIET = 150
+SKIPPED = 20
 
 
 def arrivals(ranks: Ranks, request_id: str) -> list[float]:
@@ -47,24 +55,40 @@ async def until(ranks: Ranks, request_id: str, tokens: int) -> None:
         await ranks.ranks[0].heard()
 
 
-async def gaps(ranks: Ranks, number: int, tokens: int) -> tuple[float, float, float]:
-    """The p95 gap of a stream in quiet and beside a long prompt, and that prompt's TTFT."""
-    stream = ranks.ask(f"stream {number}", max_tokens=tokens, **LONG)
-    await until(ranks, stream, 150)
-    quiet = arrivals(ranks, stream)[20:]
+class Gaps(NamedTuple):
+    """The p95 gap of a stream before a long prompt, beside it and after it, and that prompt's
+    TTFT, in seconds; and the length of the stream in tokens where the prompt ended."""
+
+    before: float
+    beside: float
+    after: float
+    ttft: float
+    length: int
+
+
+async def gaps(ranks: Ranks, number: int, tokens: int) -> Gaps:
+    stream = ranks.ask(f"stream {number}", max_tokens=CONTEXT // 2, **LONG)
+    await until(ranks, stream, SKIPPED + QUIET)
     loop = asyncio.get_running_loop()
     asked = loop.time()
-    prompt = ranks.ask(f"{number} " + WORD * (tokens // 2), max_tokens=4, **LONG)
-    await until(ranks, prompt, 1)
-    first = arrivals(ranks, prompt)[0]
-    beside = [at for at in arrivals(ranks, stream) if asked <= at <= first]
+    prompt = ranks.ask(f"{number} " + WORD * (tokens // 2), max_tokens=1, **LONG)
     await ranks.outcome(prompt)
-    await ranks.outcome(stream)
+    first = arrivals(ranks, prompt)[0]
+    length = len([at for at in arrivals(ranks, stream) if at <= first])
+    await until(ranks, stream, length + SKIPPED + QUIET)
+    ranks.ranks[0].process.send(Cancel(request_id=stream))
+    times = arrivals(ranks, stream)
 
-    def p95(times: list[float]) -> float:
-        return percentile([b - a for a, b in itertools.pairwise(times)], 0.95)
+    def p95(some: list[float]) -> float:
+        return percentile([b - a for a, b in itertools.pairwise(some)], 0.95)
 
-    return p95(quiet), p95(beside), first - asked
+    return Gaps(
+        p95([at for at in times if at < asked][SKIPPED:]),
+        p95([at for at in times if asked <= at <= first]),
+        p95(times[length + SKIPPED : length + SKIPPED + QUIET]),
+        first - asked,
+        length,
+    )
 
 
 async def again(ranks: Ranks, number: int) -> tuple[float, float]:
@@ -82,26 +106,46 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scale", type=int, default=4)
     parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--bits", type=int)
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=4000)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = make_model(
-            Path(scratch) / "model", layers=options.layers, scale=options.scale, context=CONTEXT
+            Path(scratch) / "model",
+            layers=options.layers,
+            scale=options.scale,
+            heads=options.heads,
+            bits=options.bits,
+            context=CONTEXT,
         )
         cuts = [options.layers * n // options.nodes for n in range(1, options.nodes)]
-        ranks = Ranks(folder, options.layers, cuts, context_length=CONTEXT)
+        # Two bytes each, of two heads' keys and values for every two heads.
+        per_token = 2 * 2 * options.layers * HIDDEN // 2 * options.scale
+        ranks = Ranks(
+            folder,
+            options.layers,
+            cuts,
+            context_length=CONTEXT,
+            kv_dtype="float16",
+            kv_bytes_per_token=per_token,
+            prefix_cache_bytes=CACHED * per_token,
+        )
         await ranks.start([dict(blas_environment(Path(scratch)))] * ranks.size)
         stalls = [await gaps(ranks, number, options.tokens) for number in range(options.rounds)]
         repeats = [await again(ranks, number) for number in range(options.rounds)]
         await ranks.stop()
-    for quiet, beside, ttft in stalls:
+    for one in stalls:
         print(
-            f"p95 gap: quiet {quiet * 1e3:.1f} ms, beside a long prompt {beside * 1e3:.1f} ms, "
-            f"{beside / quiet:.2f} times; the prompt's first token after {ttft:.2f} s"
+            f"p95 gap: {one.before * 1e3:.1f} ms before a long prompt, {one.beside * 1e3:.1f} beside "
+            f"it, {one.after * 1e3:.1f} after it ({one.length} tokens long); "
+            f"the prompt's first token after {one.ttft:.2f} s"
         )
-    print(f"median of the ratios: {statistics.median(b / q for q, b, _ in stalls):.2f}")
+    before = statistics.median(one.beside / one.before for one in stalls)
+    after = statistics.median(one.beside / one.after for one in stalls)
+    print(f"beside to before, median of the ratios: {before:.2f}; to after: {after:.2f}")
     for first, second in repeats:
         print(
             f"TTFT of 1,000 tokens: {first * 1e3:.0f} ms, again {second * 1e3:.1f} ms, "
