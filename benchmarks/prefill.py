@@ -139,8 +139,8 @@ async def main() -> None:
         await ranks.stop()
     for one in stalls:
         print(
-            f"p95 gap: {one.before * 1e3:.1f} ms before a long prompt, {one.beside * 1e3:.1f} beside "
-            f"it, {one.after * 1e3:.1f} after it ({one.length} tokens long); "
+            f"p95 gap: {one.before * 1e3:.1f} ms before a long prompt, {one.beside * 1e3:.1f} "
+            f"beside it, {one.after * 1e3:.1f} after it ({one.length} tokens long); "
             f"the prompt's first token after {one.ttft:.2f} s"
         )
     before = statistics.median(one.beside / one.before for one in stalls)

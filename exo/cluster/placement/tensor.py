@@ -150,12 +150,16 @@ class _Search:
         yield self._improved(best)
 
     def _ring(self, nodes: Sequence[int]) -> list[int]:
-        """An order in which each is followed by the one nearest to it."""
+        """An order in which each is followed by the one nearest to it, turned round between two
+        links as long as that makes the slowest one faster (2-opt, on the longest edge only)."""
         first, *rest = nodes
         order, left = [first], sorted(rest)
+        hops = self._paces.hops
         while left:
-            order.append(min(left, key=self._paces.hops[order[-1]].__getitem__))
+            order.append(min(left, key=hops[order[-1]].__getitem__))
             left.remove(order[-1])
+        while (turned := _turned(order, hops)) is not None:
+            order = turned
         return order
 
     def _improved(self, order: list[int]) -> list[int]:
@@ -174,6 +178,23 @@ class _Search:
                 break
             order, took = best, self._paces.step(best)
         return order
+
+
+def _turned(order: list[int], hops: Sequence[Sequence[float]]) -> list[int] | None:
+    """The ring with its slowest link and another one replaced by two that are faster than the
+    slowest; None if there are none such."""
+    links = [*pairwise(order), (order[-1], order[0])]
+    slow = max(range(len(links)), key=lambda at: hops[links[at][0]][links[at][1]])
+    order = [*order[slow + 1 :], *order[: slow + 1]]  # Now the slowest link closes the ring.
+    end, begin = order[-1], order[0]
+
+    def slower(at: int) -> float:
+        return max(hops[begin][order[at + 1]], hops[order[at]][end])
+
+    best = min(range(len(order) - 1), key=slower)
+    if slower(best) >= hops[end][begin]:
+        return None
+    return [*reversed(order[: best + 1]), *order[best + 1 :]]
 
 
 def _planned(ask: Ask, team: _Team) -> Planned:
