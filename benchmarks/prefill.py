@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from exo.device.blas import blas_environment
 from exo.inference.messages import Cancel, Tokens
-from tests.inference.ranks import Ranks
+from tests.inference.ranks import Rank, Ranks
 from tests.models_maker import END_ID, HIDDEN, make_model
 
 CONTEXT = 16_384
@@ -112,6 +112,7 @@ async def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=4000)
     options = parser.parse_args()
+    Rank.patience = 3600  # Large models take their time.
     with tempfile.TemporaryDirectory() as scratch:
         folder = make_model(
             Path(scratch) / "model",

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from exo.inference.messages import (
     Connect,
@@ -26,11 +26,13 @@ from exo.inference.runner.process import Quiet, RunnerProcess
 from exo.inference.types import Delta, GenerateRequest
 
 ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"}
-PATIENCE = 60.0
 
 
 class Rank:
     """One rank: its process, and everything that it said, in a queue for each who waits."""
+
+    # Seconds in which it must say what is waited for.
+    patience: ClassVar[float] = 60.0
 
     def __init__(self, process: RunnerProcess) -> None:
         self.process = process
@@ -41,7 +43,7 @@ class Rank:
 
     async def wait_for(self, kind: type | tuple[type, ...], since: int = 0) -> Any:
         """The first message of that kind from number `since` on."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(self.patience):
             while True:
                 for message in self.said[since:]:
                     if isinstance(message, kind):
