@@ -175,6 +175,18 @@ def test_quantised_keys_and_values_leave_room_for_a_longer_context():
     assert 2 * GIB < most(4) < 3 * GIB
 
 
+def test_the_kernels_hold_mxfp8_in_twice_its_size():
+    def memory(mode: str) -> int:
+        packed = {"quantization": {"bits": 8, "group_size": 32, "mode": mode}}
+        model = card(**packed, storage_size=3 * GIB, packed_size=2 * GIB)
+        found = resources(64 * GIB)
+        assert found.device
+        node = replace(found, device=found.device.model_copy(update={"kernels": "avx2"}))
+        return place(model, Wanted(), [node]).shards[0].memory
+
+    assert memory("mxfp8") - memory("affine") == 2 * GIB
+
+
 def test_where_kernels_compute_keys_and_values_stay_in_half_precision():
     deep = card(n_layers=32, n_kv_heads=8, head_dim=128, context_length=131072)
     wanted = Wanted(context_length=65536, concurrency=1)

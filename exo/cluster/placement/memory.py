@@ -160,7 +160,8 @@ def kv_element(card: ModelCard, cast: Cast, kv_bits: int | None) -> int:
 
 
 def _loaded(part: Part, card: ModelCard, *, cast: Cast) -> int:
-    loose = part.total - part.packed
-    return part.packed + (
-        loose * 2 if cast is Cast.EVERYTHING and card.dtype != "float32" else loose
-    )
+    loose, packed = part.total - part.packed, part.packed
+    wide = card.quantization is not None and card.quantization.mode == "mxfp8"
+    if wide and cast is Cast.ALL_BUT_WEIGHTS:
+        packed *= 2  # The kernels hold its numbers in bfloat16.
+    return packed + (loose * 2 if cast is Cast.EVERYTHING and card.dtype != "float32" else loose)

@@ -18,7 +18,7 @@ from exo.inference.kernels.library import Library, Packed
 
 _FLOATS = {mx.float32: "float32", mx.bfloat16: "bfloat16", mx.float16: "float16"}
 # Groups that each mode may have.
-_GROUPS = {"affine": (32, 64, 128), "mxfp4": (32,), "nvfp4": (16,)}
+_GROUPS = {"affine": (32, 64, 128), "mxfp4": (32,), "mxfp8": (32,), "nvfp4": (16,)}
 
 
 def swap(model: nn.Module, library: Library) -> int:
@@ -150,6 +150,12 @@ def _pack_quantized(module: nn.Module, library: Library) -> bool:
     if getattr(module, "global_scale", None) is not None:
         return False
     n, k = codes.shape[-2], scales.shape[-1] * group
+    if mode == "mxfp8":
+        # e4m3 numbers span more than the kernels' integers. bfloat16 holds each times its scale.
+        weight = mx.dequantize(codes, scales, group_size=group, bits=bits, mode=mode)
+        weight = weight.astype(mx.bfloat16)
+        _become(module, library.pack_dense(weight), library.dense(n, k, "bfloat16"), n)
+        return True
     kind = _FLOATS[scales.dtype] if affine else "bfloat16"
     packed = library.pack_quantized(codes, scales, biases if affine else None, bits, group)
     _become(module, packed, library.quantized(n, k, bits, group, not affine, kind), n)

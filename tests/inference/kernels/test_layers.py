@@ -99,6 +99,34 @@ def test_quantised_models_compute_what_they_did_to_the_rounding_of_activations(
     assert difference(logits(model), expected) < 1e-3
 
 
+@pytest.mark.usefixtures("functions")
+@pytest.mark.parametrize(("mode", "bits"), [("mxfp8", 8), ("mxfp4", 4)])
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+def test_models_of_small_floats_compute_what_they_did(kernels: Library, name, mode, bits):
+    weights = random_weights(build(KNOWN[name]))
+
+    def model() -> nn.Module:
+        made = build(KNOWN[name], weights)
+        nn.quantize(
+            made,
+            32,
+            bits,
+            mode=mode,
+            class_predicate=lambda _, m: (
+                hasattr(m, "to_quantized") and m.weight.shape[-1] % 32 == 0
+            ),
+        )
+        return in_float32(made)
+
+    expected = logits(model())
+    packed = model()
+    install(kernels)
+    assert swap(packed, kernels) > 0
+    assert not any(type(m) is nn.QuantizedLinear for m in packed.modules())
+    # Products with mxfp8 are of float32; with mxfp4 activations are rounded.
+    assert difference(logits(packed), expected) < (3e-5 if mode == "mxfp8" else 1e-3)
+
+
 def with_dense_experts(model: nn.Module) -> nn.Module:
     """The same numbers, for the MLX that cannot multiply quantised experts."""
     for layer in [m for m in model.modules() if type(m) is QuantizedSwitchLinear]:
