@@ -1,10 +1,10 @@
 """Reading the folder of an encoder without loading it, in the hub's layout.
 
-    config.json                     its family and shape
-    model*.safetensors              weights, with the names that transformers gives them
-    tokenizer.json
-    sentence_bert_config.json       `max_seq_length`: the longest text it was made for
-    modules.json, 1_Pooling         see `exo.models.pooling`
+config.json                     its family and shape
+model*.safetensors              weights, with the names that transformers gives them
+tokenizer.json
+sentence_bert_config.json       `max_seq_length`: the longest text it was made for
+modules.json, 1_Pooling         see `exo.models.pooling`
 """
 
 from collections import Counter
@@ -55,7 +55,9 @@ def read_encoder_card(
     shape, family = found.shape, str(config["model_type"])
     weights, total = _parts(found), 0
     dtypes: Counter[str] = Counter()
-    for entry in (found.entries[found.name(p.name)] for each in found.sources.values() for p in each):
+    for entry in (
+        found.entries[found.name(p.name)] for each in found.sources.values() for p in each
+    ):
         total += entry.size
         dtypes[_DTYPES[entry.dtype]] += entry.size
     return ModelCard(
@@ -136,7 +138,7 @@ def _check(folder: Path, found: EncoderFiles) -> None:
 
 
 def _times(shape: Sequence[int]) -> str:
-    return "×".join(map(str, shape)) or "a number"
+    return " x ".join(map(str, shape)) or "a number"
 
 
 def _parts(found: EncoderFiles) -> Weights:

@@ -14,9 +14,10 @@ modernbert    Warner et al. 2024, arXiv:2412.13663
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from exo.errors import ModelInvalid
+from exo.models.json_files import as_dict
 
 Config = Mapping[str, Any]
 Activation = Literal["gelu", "gelu_tanh", "silu", "relu"]
@@ -258,10 +259,8 @@ def _modernbert(config: Config) -> EncoderShape:
 
 def _theta(config: Config, default: float, kind: str = "", old_name: str = "rope_theta") -> float:
     """The base of the rotation: in `rope_parameters` (of a kind of layers), or by an older name."""
-    given = config.get("rope_parameters")
-    found = cast("Config", given) if isinstance(given, Mapping) else {}
-    if kind and isinstance(found.get(kind), Mapping):
-        found = cast("Config", found[kind])
+    found = as_dict(config.get("rope_parameters"))
+    found = as_dict(found.get(kind)) or found
     if found.get("rope_type", "default") != "default":
         raise ModelInvalid(
             f"This {config['model_type']} model scales its rotation, which is not supported."

@@ -11,8 +11,9 @@ from exo.cluster.placement import (
     Wanted,
     place,
 )
-from exo.cluster.state import Draft, InstanceMeta, Sharding
+from exo.cluster.state import NGRAM, Draft, InstanceMeta, Sharding
 from exo.errors import PlacementImpossible
+from exo.models.card import Task
 from tests.cluster.factory import GIB, card, resources
 
 QUANTISED = {"quantization": {"bits": 4, "group_size": 64}, "packed_size": 800_000}
@@ -171,6 +172,48 @@ def test_quantised_keys_and_values_leave_room_for_a_longer_context():
     assert most(None) > 16 * GIB
     assert 4 * GIB < most(8) < 5 * GIB
     assert 2 * GIB < most(4) < 3 * GIB
+
+
+ENCODER = card(tasks=(Task.EMBEDDING,), cuts=(), context_length=512)
+
+
+def test_an_encoder_needs_memory_for_one_batch():
+    placed = place(ENCODER, Wanted(), [resources()])
+    assert (placed.context_length, placed.kv_tokens) == (512, 2048)
+    long = ENCODER.model_copy(update={"context_length": 8192})
+    placed = place(long, Wanted(), [resources()])
+    assert (placed.context_length, placed.kv_tokens) == (8192, 8192)
+
+
+def test_an_encoder_is_on_one_node():
+    nodes = [resources(node_id="a"), resources(node_id="b")]
+    assert len(place(ENCODER, Wanted(), nodes).shards) == 1
+    with pytest.raises(PlacementImpossible):
+        place(ENCODER, Wanted(), [resources(GIB // 100, node_id=name) for name in "ab"])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "param"),
+    [
+        (Wanted(min_nodes=2), "min_nodes"),
+        (Wanted(instance_meta=InstanceMeta.TCP), "min_nodes"),
+        (Wanted(sharding=Sharding.TENSOR), "sharding"),
+        (Wanted(kv_bits=8), "kv_bits"),
+        (Wanted(draft=Draft(name=NGRAM)), "draft"),
+    ],
+)
+def test_what_means_nothing_for_an_encoder(wanted: Wanted, param: str):
+    nodes = [resources(node_id="a"), resources(node_id="b")]
+    with pytest.raises(PlacementImpossible, match="makes vectors") as error:
+        place(ENCODER, wanted, nodes)
+    assert error.value.param == param
+
+
+def test_an_encoder_drafts_no_words():
+    draft = Draft(name="e", card=ENCODER)
+    with pytest.raises(PlacementImpossible, match="cannot draft") as error:
+        place(card(), Wanted(draft=draft), [resources()])
+    assert error.value.param == "draft"
 
 
 def test_heads_that_cannot_be_quantised_are_refused():

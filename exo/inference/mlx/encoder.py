@@ -9,6 +9,7 @@ from typing import cast
 
 import mlx.core as mx
 from mlx import nn
+from mlx_lm.models import activations
 
 from exo.models.encoder_shape import Activation, EncoderShape
 
@@ -73,6 +74,8 @@ class EncoderLayer(nn.Module):
         one, other = mx.split(up, 2, axis=-1)
         if self._shape.gate_last:
             one, other = other, one
+        if self._shape.activation == "silu":
+            return self.down(activations.swiglu(one, other))  # The CPU kernels have this.
         return self.down(self._activate(one) * other)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
 from tokenizers import Tokenizer
 
 from exo.errors import EngineError, ModelInvalid, RequestError
@@ -24,6 +23,7 @@ from exo.inference.kernels.use import use_kernels
 from exo.inference.messages import DraftStats, Load
 from exo.inference.mlx.encoder_loading import open_encoder, read_weights
 from exo.inference.mlx.encoding import EncoderEmbedder
+from exo.inference.mlx.loading import size_of
 from exo.inference.types import EmbedRequest, GenerateRequest
 from exo.models.pooling import Pooling, read_pooling
 
@@ -54,7 +54,7 @@ class EncoderEngine:
         self._load = load
         step = _STEP_CPU if self._on_cpu else _STEP_GPU
         self._embedder = EncoderEmbedder(model, self._pooling, step=step, limit=load.kv_tokens)
-        return sum(int(array.nbytes) for _, array in tree_flatten(model.parameters()))
+        return size_of(model)
 
     def warm_up(self) -> None:
         embedder = self._loaded()
@@ -131,7 +131,7 @@ def _open_tokenizer(load: Load) -> Tokenizer:
     """Many say that texts be cut and filled up: that is the request's to decide, and a batch's."""
     try:
         tokenizer = Tokenizer.from_file(str(load.path / "tokenizer.json"))
-    except Exception as error:  # noqa: BLE001  it raises nothing more precise
+    except Exception as error:  # It raises nothing more precise.
         raise ModelInvalid(f"The tokenizer.json of {load.path} cannot be read: {error}.") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
