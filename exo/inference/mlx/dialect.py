@@ -132,7 +132,7 @@ class Dialect:
         if self._style == "channels":
             begun = self._tokenizer.decode(list(opening))
             return Speech(tools=tools, style="channels", begun=begun)
-        style = self._style if tools is not None else "marks"
+        style: Style = self._style if tools is not None else "marks"
         return Speech(self._think, self._begun(opening), tools, style)
 
     def grammar(self, request: GenerateRequest, speech: Speech) -> str:
