@@ -165,8 +165,8 @@ class Dialect:
             return None
         shape, specials = self._shape(use), self._specials()
         if use.required or answers or self._style != "marks":
-            # In channels, a call is an answer's end.
-            parallel = use.parallel and self._style != "channels"
+            # In channels, a call is an answer's end; Llama's template takes one for each message.
+            parallel = use.parallel and self._style == "marks"
             return Calling(call_rules(shape, use.tools, specials, parallel=parallel))
         begin = self._tokenizer.tool_call_start or ""
         rules = call_rules(shape, use.tools, specials, parallel=use.parallel, behind=begin)
