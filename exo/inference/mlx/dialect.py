@@ -50,7 +50,7 @@ class Dialect:
         self._template = template if isinstance(template, str) else ""
         begin, end = tokenizer.think_start, tokenizer.think_end
         self._think = (begin, end) if begin and end else None
-        self._style = _style(tokenizer, self._template)
+        self._style: Style = _style(tokenizer, self._template)
 
     @cached_property
     def _variables(self) -> frozenset[str]:
@@ -132,7 +132,7 @@ class Dialect:
         if self._style == "channels":
             begun = self._tokenizer.decode(list(opening))
             return Speech(tools=tools, style="channels", begun=begun)
-        style: Style = self._style if tools is not None else "marks"
+        style = self._style if tools is not None else "marks"
         return Speech(self._think, self._begun(opening), tools, style)
 
     def grammar(self, request: GenerateRequest, speech: Speech) -> str:
