@@ -54,6 +54,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A models folder with tiny random models. Tests must not write to it."""
     import mlx.core as mx  # noqa: PLC0415  not paid for by tests that need no model
 
+    from .encoder_maker import make_encoder, say_pooling  # noqa: PLC0415
     from .models_maker import make_model  # noqa: PLC0415
 
     folder = tmp_path_factory.mktemp("models")
@@ -61,6 +62,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_model(folder / "tiny-indexed", dtype=mx.bfloat16, files=3, seed=1)
     make_model(folder / "tiny-4bit", dtype=mx.bfloat16, bits=4, seed=2)
     make_model(folder / "tiny-endless", context=ENDLESS_CONTEXT, seed=3)
+    say_pooling(make_encoder(folder / "tiny-encoder"), "mean_tokens", normalize=False)
     return folder
 
 

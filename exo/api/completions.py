@@ -33,7 +33,7 @@ from exo.errors import RequestError
 from exo.inference.ids import new_id
 from exo.inference.messages import Finished
 from exo.inference.types import Delta, GenerateRequest, Stats, TokenLogprob, ToolUse
-from exo.models.card import ModelCard
+from exo.models.card import ModelCard, Task
 
 # OpenAI's default, for this endpoint only.
 _MAX_TOKENS = 16
@@ -207,7 +207,9 @@ async def _stream(
 async def tokenize(request: web.Request) -> web.Response:
     context = context_of(request)
     body = await read_body(request, TokenizeRequest)
-    instance = await context.begin(body.model)
+    # Messages are for a chat template, which what makes vectors has none of.
+    task = Task.EMBEDDING if body.messages is None else Task.TEXT
+    instance = await context.begin(body.model, task)
     tools = [tool.model_dump(exclude_none=True) for tool in body.tools or ()]
     messages = body.messages or []
     asked = GenerateRequest(
@@ -235,7 +237,7 @@ async def tokenize(request: web.Request) -> web.Response:
 async def detokenize(request: web.Request) -> web.Response:
     context = context_of(request)
     body = await read_body(request, DetokenizeRequest)
-    instance = await context.begin(body.model)
+    instance = await context.begin(body.model, Task.EMBEDDING)
     check_tokens([body.tokens], instance.card, "tokens")
     return json_response(DetokenizeView(prompt=await _text_of(context, instance, body.tokens)))
 

@@ -22,12 +22,13 @@ from exo.errors import EngineError
 from exo.inference.ids import new_id
 from exo.inference.messages import Embedded, Finished
 from exo.inference.types import EmbedRequest, Stats
+from exo.models.card import Task
 
 
 async def create(request: web.Request) -> web.Response:
     context = context_of(request)
     body = await read_body(request, EmbeddingRequest)
-    instance = await context.begin(body.model)
+    instance = await context.begin(body.model, Task.EMBEDDING)
     check_tokens(body.inputs, instance.card, "input")
     asked = EmbedRequest(request_id=new_id("embd"), inputs=body.inputs, dimensions=body.dimensions)
     vectors, stats = await embed(context, instance, asked)

@@ -64,7 +64,8 @@ async def _answer(
     if empty and keep == 0:
         await _unload(context, model_name(body.model))
         return web.json_response(_line(speaker.loaded("unload")))
-    instance = await context.begin(model_name(body.model))
+    task = Task.EMBEDDING if empty else Task.TEXT  # One for vectors can be loaded as well.
+    instance = await context.begin(model_name(body.model), task)
     if empty:
         await keep_for(context, instance, keep)
         return web.json_response(_line(speaker.loaded()))
@@ -96,7 +97,7 @@ async def _unload(context: Context, name: str) -> None:
     Raises:
         RequestError: a person created it, and must delete it.
     """
-    card = await context.able_card(name, Task.TEXT)
+    card = await context.able_card(name, Task.EMBEDDING)
     for instance in list(context.node.state.instances.values()):
         if instance.card.model_id != card.model_id:
             continue
@@ -134,7 +135,7 @@ def _line(said: Said) -> dict[str, Any]:
 
 async def tags(request: web.Request) -> web.Response:
     cards = await context_of(request).cards()
-    found = [tag_of(card) for card in cards if card.path is not None and Task.TEXT in card.tasks]
+    found = [tag_of(card) for card in cards if card.path is not None and card.does(Task.EMBEDDING)]
     return json_response(TagsView(models=found))
 
 
@@ -148,7 +149,7 @@ async def show(request: web.Request) -> web.Response:
             template=template,
             details=details_of(card),
             model_info=info_of(card),
-            capabilities=capabilities(template),
+            capabilities=["embedding"] if card.encodes else capabilities(template),
         )
     )
 
@@ -159,7 +160,7 @@ async def running(request: web.Request) -> web.Response:
         running_of(each.card, node.keeper.expires_in(each, node.idle(each)))
         for each in node.state.instances.values()
         if node.state.status(each) == "ready"
-        and Task.TEXT in each.card.tasks
+        and each.card.does(Task.EMBEDDING)
         and asker.may_use(each.card)
     ]
     return json_response(RunningListView(models=found))

@@ -20,6 +20,7 @@ from exo.api.views import View
 from exo.errors import ExoError, RequestError, renamed
 from exo.inference.ids import new_id
 from exo.inference.types import EmbedRequest, Stats
+from exo.models.card import Task
 
 
 class EmbedOptions(Part):
@@ -94,7 +95,7 @@ async def _embed(
     inputs: list[str],
     wanted: dict[str, Any],
 ) -> tuple[list[list[float]], Stats]:
-    instance = await context.begin(model_name(body.model))
+    instance = await context.begin(model_name(body.model), Task.EMBEDDING)
     most = instance.placement.context_length
     if body.options and (body.options.num_ctx or 0) > most:
         raise RequestError(

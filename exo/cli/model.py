@@ -6,10 +6,12 @@ from exo.cli.client import Client, connect, path_segment
 from exo.cli.output import JsonOption, bytes_text, out, table
 from exo.errors import RequestError
 
-_MISTAKES = {
-    "text": "makes images; it does not answer in words.",
-    "image": "answers in words; it makes no images.",
+_DOES = {
+    "text": "answers in words",
+    "image": "makes images",
+    "embedding": "makes vectors",
 }
+_DOES_NOT = {"text": "does not answer in words", "image": "makes no images"}
 
 app = typer.Typer(name="model", help="See the models that exo knows.", no_args_is_help=True)
 
@@ -45,6 +47,8 @@ def require_task(api: Client, name: str, task: str) -> None:
     """
     card = api.get(f"/v1/models/{path_segment(name)}")
     if task not in card["tasks"]:
+        does = _DOES.get(card["tasks"][0], "is for something else")
         raise RequestError(
-            f"{card['id']} {_MISTAKES[task]}", hint="`exo model list` shows what models are for."
+            f"{card['id']} {does}; it {_DOES_NOT[task]}.",
+            hint="`exo model list` shows what models are for.",
         )

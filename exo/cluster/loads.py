@@ -53,6 +53,7 @@ def load_message(instance: Instance, shard: Shard, path: Path, options: WorkerOp
         kv_bits=int(bits) if bits else None,
         draft=instance.draft.name if instance.draft and shard.rank == 0 else None,
         variant=instance.card.architecture if instance.card.image else "",
+        encoder=instance.card.encodes,
         guidance=placement.sharding is Sharding.GUIDANCE,
     )
     return load.model_copy(update=groups.fields(instance))

@@ -17,9 +17,16 @@ from exo.models.card import ModelCard, Task
 
 # How many models an error names.
 NAMED = 6
-_MISTAKES = {
-    Task.TEXT: "makes images; it does not answer in words.",
-    Task.IMAGE: "answers in words; it makes no images.",
+# What a model is for, and what it cannot do, as an error says it.
+_DOES = {
+    Task.TEXT: "answers in words",
+    Task.IMAGE: "makes images",
+    Task.EMBEDDING: "makes vectors",
+}
+_DOES_NOT = {
+    Task.TEXT: "does not answer in words",
+    Task.IMAGE: "makes no images",
+    Task.EMBEDDING: "makes no vectors",
 }
 
 
@@ -58,11 +65,11 @@ class Serving:
         """
         found = self._present(name)
         card = found[0].card if found else await self._catalogue.card(name)
-        if task not in card.tasks:
+        if not card.does(task):
             cards = await self._catalogue.here()
-            able = [one.model_id for one in cards if task in one.tasks]
+            able = [one.model_id for one in cards if one.does(task)]
             raise RequestError(
-                f"{card.model_id} {_MISTAKES[task]}",
+                f"{card.model_id} {_DOES[card.tasks[0]]}; it {_DOES_NOT[task]}.",
                 hint=f"These do: {', '.join(able[:NAMED])}." if able else None,
                 param="model",
             )

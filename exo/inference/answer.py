@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from exo.inference.engine import Engine, Sampled
-from exo.inference.speech.speech import PLAIN, Piece, Said, Speech, Thought
-from exo.inference.speech.splitter import Splitter, State
+from exo.inference.speech.speech import PLAIN, Piece, Said, Speech, State, Thought
+from exo.inference.speech.splitters import open_splitter
 from exo.inference.text import StopBuffer
 from exo.inference.types import Delta, FinishReason, GenerateRequest, TokenLogprob, ToolCall
 
@@ -23,7 +23,7 @@ class Answer:
         self._engine = engine
         self._wants_logprobs = request.logprobs is not None
         self._detokenizer = engine.detokenizer()
-        self._splitter = Splitter(speech)
+        self._splitter = open_splitter(speech)
         self._stop = StopBuffer(request.stop)
 
     def add(self, sampled: Sampled) -> Delta:

@@ -41,8 +41,9 @@ class Load(Wire):
     `mx.distributed`) activations go over that; with `tensor`, which needs one, all ranks have the
     same layers and an equal part of each. Of an image model, `variant` is which one it is (its
     card's architecture), and its layers are the transformer's blocks; of one for text it is empty.
-    With `guidance`, both ranks of an image model have all of its blocks, and each computes one of
-    the two passes that a step is.
+    An `encoder` makes vectors only, and needs memory for what it computes of `kv_tokens` tokens at
+    once. With `guidance`, both ranks of an image model have all of its blocks, and each computes
+    one of the two passes that a step is.
     """
 
     type: Literal["load"] = "load"
@@ -68,6 +69,7 @@ class Load(Wire):
     group: Literal["", "ring", "jaccl", "nccl"] = ""
     tensor: bool = False
     variant: str = ""
+    encoder: bool = False
     guidance: bool = False
 
 

@@ -12,11 +12,15 @@ from exo.models.weights import Part, Weights
 
 # Numbers that MLX can quantise together, the fewest bytes first.
 KV_GROUPS = (64, 32)
+# What a layer of an encoder computes of a token, in sizes of its state: queries, keys and values,
+# the feed-forward part before and behind its activation, and the states themselves.
+_STATES = 20
 
 
 class Task(StrEnum):
     TEXT = "text"
     IMAGE = "image"
+    EMBEDDING = "embedding"
 
 
 class Quantization(BaseModel):
@@ -72,7 +76,10 @@ class ModelCard(BaseModel):
 
     def kv_bytes_per_token(self, element_size: int, bits: int | None = None) -> int:
         """Bytes of keys and values of one token over all layers; of `bits` each, if they are
-        quantised, with a scale and a bias for every group."""
+        quantised, with a scale and a bias for every group. An encoder keeps none, but computes all
+        tokens of a text at once."""
+        if self.encodes:
+            return _STATES * self.hidden_size * element_size
         numbers = 2 * self.n_layers * self.n_kv_heads * self.head_dim
         if bits is None or self.kv_group is None:
             return numbers * element_size
@@ -81,6 +88,15 @@ class ModelCard(BaseModel):
     def is_called(self, name: str) -> bool:
         """Whether `name` means this model: its id, its repository, an alias, or its folder."""
         return name in {self.model_id, self.repo, *self.aliases, str(self.path)}
+
+    @property
+    def encodes(self) -> bool:
+        """Whether it is an encoder: it makes vectors, and cannot answer."""
+        return self.tasks == (Task.EMBEDDING,)
+
+    def does(self, task: Task) -> bool:
+        """Whether it is for this task. What answers in words makes vectors as well."""
+        return task in self.tasks or (task is Task.EMBEDDING and Task.TEXT in self.tasks)
 
     @property
     def kv_group(self) -> int | None:

@@ -15,6 +15,8 @@ from pydantic import ValidationError
 
 from exo.models.card import ModelCard, Quantization
 from exo.models.cuts import cuts
+from exo.models.encoder_folder import read_encoder_card
+from exo.models.encoder_shape import is_encoder
 from exo.models.json_files import as_dict, read_json
 from exo.models.safetensors import invalid, read_header
 from exo.models.shares import shares
@@ -32,7 +34,9 @@ def read_card(folder: Path, model_id: str | None = None) -> ModelCard:
     """
     config = read_json(folder / "config.json", "Is this a model folder in mlx-lm layout?")
     text: dict[str, Any] = {**config, **as_dict(config.get("text_config"))}
-    files = _weight_files(folder)
+    files = weight_files(folder)
+    if is_encoder(config):
+        return read_encoder_card(folder, config, files, model_id or folder.name)
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise invalid(folder, "it has no tokenizer.json")
     quantization = _quantization(config)
@@ -69,7 +73,12 @@ def read_card(folder: Path, model_id: str | None = None) -> ModelCard:
         raise invalid(folder, f"config.json has a wrong value ({error})") from error
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The files with weights, all that there should be.
+
+    Raises:
+        ModelInvalid: one is missing.
+    """
     files = sorted(folder.glob("model*.safetensors"))
     index_file = folder / "model.safetensors.index.json"
     if index_file.is_file():

@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 from pydantic import BaseModel, ConfigDict
 
 from exo.errors import RequestError
+from exo.models.encoder_shape import encoder_shape, is_encoder
 from exo.models.json_files import as_dict, read_json, read_objects
 
 Kind = Literal["mean", "last", "first"]
@@ -18,6 +19,10 @@ _KINDS: dict[str, Kind] = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_lasttoken": "last",
     "pooling_mode_cls_token": "first",
+    # As newer versions write it.
+    "mean": "mean",
+    "lasttoken": "last",
+    "cls": "first",
 }
 # By the last part of their names: what sentence-transformers does that is done here too.
 _STEPS = frozenset({"Transformer", "Pooling", "Normalize"})
@@ -53,8 +58,9 @@ class Pooling(BaseModel):
             )
 
 
-def read_pooling(folder: Path, default: Kind = "last") -> Pooling:
-    """What the folder says. Where it says nothing, the `default` kind, and vectors of length 1.
+def read_pooling(folder: Path) -> Pooling:
+    """What the folder says. Where it says nothing, the last state (of an encoder the mean, as
+    sentence-transformers does), and vectors of length 1.
 
     Raises:
         ModelInvalid: a file of it is damaged.
@@ -62,16 +68,19 @@ def read_pooling(folder: Path, default: Kind = "last") -> Pooling:
     """
     config = read_json(folder / "config.json")
     text = {**config, **as_dict(config.get("text_config"))}
-    if text.get("is_causal") is False or text.get("use_bidirectional_attention"):
+    encoder = encoder_shape(config) if is_encoder(config) else None
+    both_ways = text.get("is_causal") is False or text.get("use_bidirectional_attention")
+    if both_ways and encoder is None:
         raise RequestError(
             "The tokens of this model see those behind them as well, which is not supported.",
             param="model",
         )
     cuts = config.get("matryoshka_dimensions")
     found: dict[str, Any] = {
-        "kind": default,
+        # An encoder's last token says nothing of the others.
+        "kind": "mean" if encoder else "last",
         "normalize": True,
-        "size": text.get("hidden_size") or 1,
+        "size": encoder.hidden if encoder else text.get("hidden_size") or 1,
         "cut": bool(config.get("is_matryoshka") or cuts),
         "cuts": cast("list[int]", cuts) if isinstance(cuts, list) else (),
     }
@@ -102,7 +111,8 @@ def _steps(file: Path) -> list[tuple[str, str]] | None:
 
 def _kind(settings: dict[str, Any]) -> Kind:
     modes = {name: value for name, value in settings.items() if name.startswith("pooling_mode_")}
-    wanted = [name for name, value in modes.items() if value]
+    given = settings.get("pooling_mode")
+    wanted = [name for name, value in modes.items() if value] if given is None else [str(given)]
     if len(wanted) != 1 or wanted[0] not in _KINDS:
         raise RequestError(
             f"This model pools by {' and '.join(wanted) or 'nothing'}, which is not supported.",

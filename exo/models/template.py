@@ -18,11 +18,15 @@ def read_template(folder: Path) -> str:
     return found if isinstance(found, str) else ""
 
 
+# What templates that speak of thoughts have in them.
+_THINKING = ("<think>", "enable_thinking", "<|channel|>analysis")
+
+
 def capabilities(template: str) -> list[str]:
     """What a model with this template can do, in Ollama's words."""
     found = ["completion"]
     if "tools" in template:
         found.append("tools")
-    if "<think>" in template or "enable_thinking" in template:
+    if any(sign in template for sign in _THINKING):
         found.append("thinking")
     return found

@@ -99,13 +99,16 @@ def test_every_name_of_a_model_finds_its_instance(exo: Exo, ready: FakeApi, name
     assert ready.posted == []
 
 
-def test_a_model_for_images_is_not_loaded(exo: Exo, api: FakeApi) -> None:
-    api.models = [{**MODEL, "tasks": ["image"]}]
+@pytest.mark.parametrize(("task", "told"), [("image", "images"), ("embedding", "vectors")])
+def test_a_model_for_something_else_is_not_loaded(
+    exo: Exo, api: FakeApi, task: str, told: str
+) -> None:
+    api.models = [{**MODEL, "tasks": [task]}]
 
     result = exo("run", "exo-demo", "Hi?")
 
     assert result.code == 1
-    assert "makes images" in result.err
+    assert f"makes {told}" in result.err
     assert api.posted == []
 
 

@@ -1,9 +1,11 @@
 """Vectors of texts with the `openai` and `ollama` clients, and models that ollama pulls."""
 
 import base64
+import json
 import math
 import struct
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import ollama
@@ -20,6 +22,9 @@ from .strictness import strictly
 pytestmark = pytest.mark.e2e
 
 MODEL = "exo-demo"
+ENCODER = "tiny-encoder"
+ENCODERS = Path(__file__).parents[1] / "inference" / "encoders.json"
+LONG_AND_SHORT = [list(range(5, 12)), [2, *range(20, 169)]]
 TEXTS = ["How do I start exo?", "How can I start exo?", "What is 3 plus 4?"]
 
 
@@ -97,6 +102,56 @@ def test_errors(client: OpenAI, fields: dict[str, Any], param: str) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.embeddings.create(**{"model": MODEL, "input": TEXTS[0], **fields})
     assert (caught.value.param or "").split(".")[0] == param
+
+
+# Encoders.
+
+
+def test_an_encoder_gives_the_vectors_of_transformers(client: OpenAI) -> None:
+    """See `tests/inference/test_encoders.py` for where they are from."""
+    right: list[list[float]] = json.loads(ENCODERS.read_text("utf-8"))["bert"]
+    found = client.embeddings.create(model=ENCODER, input=[*LONG_AND_SHORT])
+    for each, numbers in zip(found.data, right, strict=True):
+        assert all(
+            math.isclose(a, b, abs_tol=1e-5) for a, b in zip(each.embedding, numbers, strict=False)
+        )
+    assert found.usage.prompt_tokens == sum(map(len, LONG_AND_SHORT))
+
+
+def test_special_tokens_are_put_around_texts(client: OpenAI, shared: Daemon) -> None:
+    told = shared.post("/tokenize", {"model": ENCODER, "prompt": "w1 W2"})
+    assert told["tokens"] == [2, 5, 6, 3]
+    shown = shared.post("/detokenize", {"model": ENCODER, "tokens": told["tokens"]})
+    assert shown["prompt"] == "[CLS] w1 w2 [SEP]"
+    text, tokens = (
+        client.embeddings.create(model=ENCODER, input=each).data[0].embedding
+        for each in ("w1 W2", told["tokens"])
+    )
+    assert text == tokens
+
+
+def test_a_text_that_an_encoder_was_not_made_for(client: OpenAI, local: Client) -> None:
+    long = "w1 " * 179  # Two more than its context, with what is put around it.
+    with pytest.raises(openai.BadRequestError, match="180 tokens") as caught:
+        client.embeddings.create(model=ENCODER, input=long)
+    assert caught.value.param == "input"
+    assert caught.value.code == "context_length_exceeded"
+    assert local.embed(model=ENCODER, input=long).prompt_eval_count == 180
+
+
+def test_an_encoder_does_not_answer(client: OpenAI, local: Client) -> None:
+    with pytest.raises(openai.BadRequestError, match="does not answer in words") as caught:
+        client.chat.completions.create(model=ENCODER, messages=[{"role": "user", "content": "w1"}])
+    assert caught.value.param == "model"
+    with pytest.raises(openai.BadRequestError, match="does not answer in words"):
+        client.completions.create(model=ENCODER, prompt="w1")
+    with pytest.raises(ollama.ResponseError, match="does not answer in words"):
+        local.generate(model=ENCODER, prompt="w1")
+    assert local.show(ENCODER).capabilities == ["embedding"]
+    assert ENCODER in {each.model for each in local.list().models}
+
+
+# Ollama.
 
 
 def test_ollama_has_the_same(local: Client, client: OpenAI) -> None:

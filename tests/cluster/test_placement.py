@@ -11,9 +11,9 @@ from exo.cluster.placement import (
     Wanted,
     place,
 )
-from exo.cluster.state import Draft, InstanceMeta, Shard, Sharding
+from exo.cluster.state import NGRAM, Draft, InstanceMeta, Shard, Sharding
 from exo.errors import PlacementImpossible
-from exo.models.card import ModelCard
+from exo.models.card import ModelCard, Task
 from exo.models.shares import Shares
 from tests.cluster.factory import GIB, card, resources
 
@@ -200,6 +200,7 @@ def test_where_kernels_compute_keys_and_values_stay_in_half_precision():
     assert (shard().kv_dtype, shard(kernels=None).kv_dtype) == ("bfloat16", "")
     assert shard().memory < shard(kernels=None).memory - 7 * GIB
     assert shard(kv_bits=8).kv_dtype == ""
+    assert shard(deep.model_copy(update={"tasks": (Task.EMBEDDING,)})).kv_dtype == ""
     for other in (
         {"dtype": "float32"},
         {"architecture": "gemma2"},
@@ -207,6 +208,48 @@ def test_where_kernels_compute_keys_and_values_stay_in_half_precision():
         {"shares": Shares(parts={}, latent=True)},
     ):
         assert shard(deep.model_copy(update=other)).kv_dtype == ""
+
+
+ENCODER = card(tasks=(Task.EMBEDDING,), cuts=(), context_length=512)
+
+
+def test_an_encoder_needs_memory_for_one_batch():
+    placed = place(ENCODER, Wanted(), [resources()])
+    assert (placed.context_length, placed.kv_tokens) == (512, 2048)
+    long = ENCODER.model_copy(update={"context_length": 8192})
+    placed = place(long, Wanted(), [resources()])
+    assert (placed.context_length, placed.kv_tokens) == (8192, 8192)
+
+
+def test_an_encoder_is_on_one_node():
+    nodes = [resources(node_id="a"), resources(node_id="b")]
+    assert len(place(ENCODER, Wanted(), nodes).shards) == 1
+    with pytest.raises(PlacementImpossible):
+        place(ENCODER, Wanted(), [resources(GIB // 100, node_id=name) for name in "ab"])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "param"),
+    [
+        (Wanted(min_nodes=2), "min_nodes"),
+        (Wanted(instance_meta=InstanceMeta.TCP), "min_nodes"),
+        (Wanted(sharding=Sharding.TENSOR), "sharding"),
+        (Wanted(kv_bits=8), "kv_bits"),
+        (Wanted(draft=Draft(name=NGRAM)), "draft"),
+    ],
+)
+def test_what_means_nothing_for_an_encoder(wanted: Wanted, param: str):
+    nodes = [resources(node_id="a"), resources(node_id="b")]
+    with pytest.raises(PlacementImpossible, match="makes vectors") as error:
+        place(ENCODER, wanted, nodes)
+    assert error.value.param == param
+
+
+def test_an_encoder_drafts_no_words():
+    draft = Draft(name="e", card=ENCODER)
+    with pytest.raises(PlacementImpossible, match="cannot draft") as error:
+        place(card(), Wanted(draft=draft), [resources()])
+    assert error.value.param == "draft"
 
 
 def test_heads_that_cannot_be_quantised_are_refused():

@@ -115,3 +115,33 @@ FAMILIES = [
         "<|tool_call_start|>[f(a=5), g()]<|tool_call_end|>",
     ),
 ]
+
+# Those that mlx-lm has no parser for: templates of exo's tests, in the words of the models' own.
+
+HARMONY_TOKENS = (
+    "<|start|>",
+    "<|channel|>",
+    "<|message|>",
+    "<|end|>",
+    "<|call|>",
+    "<|return|>",
+    "<|constrain|>",
+)
+HARMONY = (
+    "{% if tools %}<|start|>developer<|message|>{{ tools | tojson }}<|end|>{% endif %}"
+    "{# {{ reasoning_effort }} #}{% if reasoning_effort %}{{ reasoning_effort }}{% endif %}"
+    "{% for m in messages %}{% if m.role == 'assistant' %}"
+    "{% if m.thinking %}<|start|>assistant<|channel|>analysis<|message|>{{ m.thinking }}<|end|>"
+    "{% endif %}{% if m.tool_calls %}{% set call = m.tool_calls[0].function %}"
+    "{% if m.content %}{{ raise_exception('a call has no content') }}{% endif %}"
+    "<|start|>assistant to=functions.{{ call.name }}<|channel|>commentary json<|message|>"
+    "{{ call.arguments | tojson }}<|call|>"
+    "{% else %}<|start|>assistant<|channel|>final<|message|>{{ m.content }}<|end|>{% endif %}"
+    "{% else %}<|start|>{{ m.role }}<|message|>{{ m.content }}<|end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
+)
+LLAMA_TOKENS = ("<|python_tag|>",)
+LLAMA = (
+    '{% if tools %}Respond in the format {"name": function name, "parameters": dictionary of '
+    "argument name and its value}.{{ tools | tojson }}{% endif %}" + _MESSAGES
+)

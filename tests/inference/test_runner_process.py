@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from exo.errors import ModelInvalid, RunnerDied
+from exo.errors import EngineError, ModelInvalid, RunnerDied
 from exo.inference.messages import (
     Accepted,
     Failed,
@@ -23,6 +23,7 @@ from exo.inference.messages import (
     Tokens,
 )
 from exo.inference.runner import process as process_module
+from exo.inference.runner.__main__ import make_encoder_engine
 from exo.inference.runner.process import Quiet, RunnerProcess
 from exo.inference.types import GenerateRequest
 from tests.fakes.engine import MEMORY
@@ -153,3 +154,9 @@ async def test_the_runner_ends_when_the_daemon_is_gone():
     runner._writer.transport.abort()
     assert await asyncio.wait_for(runner._process.wait(), 30) == 0
     await runner.wait()
+
+
+def test_an_engine_for_encoders_is_the_third():
+    assert type(make_encoder_engine(f"a:B,c:D,{ENGINE}")).__name__ == "FakeEngine"
+    with pytest.raises(EngineError, match="no encoders"):
+        make_encoder_engine(ENGINE)

@@ -29,3 +29,4 @@ def test_what_a_template_shows():
     assert capabilities("") == ["completion"]
     assert capabilities("{% if tools %}") == ["completion", "tools"]
     assert capabilities("<think> tools") == ["completion", "tools", "thinking"]
+    assert capabilities("<|channel|>analysis") == ["completion", "thinking"]

@@ -30,6 +30,7 @@ def candidates(
     if not any(node.has_weights for node in nodes):
         raise weights_missing(card)
     _check_context(card, wanted)
+    _check_encoder(card, wanted)
     _check_kv_bits(card, wanted)
     _check_numbers(wanted, len(nodes))
     least = max(wanted.min_nodes, 2 if wanted.linked else 1)
@@ -129,7 +130,7 @@ def check_sharding(card: ModelCard, wanted: Wanted) -> None:
     """
     if wanted.sharding is Sharding.GUIDANCE:
         raise PlacementImpossible(
-            f"{card.model_id} answers in words: only image models are guided in two passes.",
+            f"{card.model_id} draws nothing: only image models are guided in two passes.",
             param="sharding",
         )
     if wanted.sharding is Sharding.TENSOR:
@@ -142,6 +143,10 @@ def check_tensors(card: ModelCard, wanted: Wanted) -> None:
     Raises:
         PlacementImpossible: mlx-lm cannot do that, or layers are given to nodes by hand.
     """
+    if card.encodes:
+        raise PlacementImpossible(
+            f"{card.model_id} makes vectors, on one node only.", param="sharding"
+        )
     if card.shares is None:
         raise PlacementImpossible(
             f"{card.model_id} cannot be split by tensors: mlx-lm does not do that for models of "
@@ -179,6 +184,26 @@ def _check_context(card: ModelCard, wanted: Wanted) -> None:
             f"A context of {wanted.context_length} tokens is asked for; {card.model_id} was made "
             f"for {card.context_length}.",
             param="context_length",
+        )
+
+
+def _check_encoder(card: ModelCard, wanted: Wanted) -> None:
+    """See that nothing is asked that means nothing for vectors, and that none are drafted by."""
+    if card.encodes:
+        asked = {"kv_bits": wanted.kv_bits, "draft": wanted.draft}
+        for field, value in asked.items():
+            if value is not None:
+                raise PlacementImpossible(
+                    f"{card.model_id} makes vectors: {field} is for models that answer in words.",
+                    param=field,
+                )
+        if max(wanted.min_nodes, 2 if wanted.linked else 1) > 1:
+            raise PlacementImpossible(
+                f"{card.model_id} makes vectors, on one node only.", param="min_nodes"
+            )
+    if wanted.draft and wanted.draft.card and wanted.draft.card.encodes:
+        raise PlacementImpossible(
+            f"{wanted.draft.name} makes vectors: it cannot draft words.", param="draft"
         )
 
 

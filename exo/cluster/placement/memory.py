@@ -142,9 +142,9 @@ def kv_dtype(
     """The type that keys and values are held in where the rest becomes float32; empty where they
     are held as they are computed. A latent form of them does not go into attention as it is."""
     latent = card.shares is not None and card.shares.latent
-    if latent or card.architecture in _OWN_ATTENTION or card.head_dim % _KERNEL_HEADS:
+    if card.encodes or latent or card.architecture in _OWN_ATTENTION:
         return ""
-    if cast is not Cast.ALL_BUT_WEIGHTS or kv_bits:
+    if cast is not Cast.ALL_BUT_WEIGHTS or kv_bits or card.head_dim % _KERNEL_HEADS:
         return ""
     match card.dtype:
         case "float16" | "bfloat16":

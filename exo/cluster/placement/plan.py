@@ -18,6 +18,8 @@ DEFAULT_CONCURRENCY = 32
 # A context that is enough for most talk; with less, a model is of little use.
 _ENOUGH_CONTEXT = 8192
 _LEAST_CONTEXT = 512
+# Tokens of a batch of an encoder's, where the device can make use of so many.
+_BATCH = 2048
 # One instance does not take all the memory that is free, so that others find some.
 _KV_SHARE = 0.25
 
@@ -29,7 +31,7 @@ class Ask:
         self.card = card
         self.wanted = wanted
         self.links = Links(links, card)
-        self.rows = wanted.concurrency or DEFAULT_CONCURRENCY
+        self.rows = wanted.concurrency or _rows(card)
         draft = wanted.draft.card if wanted.draft else None
         self.sizes = Sizes(card, self.rows, wanted.kv_bits, draft)
         self.steps = Steps(self.sizes)
@@ -46,6 +48,12 @@ class Ask:
             return [self.wanted.context_length]
         steps = (DEFAULT_CONTEXT, _ENOUGH_CONTEXT, _LEAST_CONTEXT)
         return list(dict.fromkeys(min(self.card.context_length, step) for step in steps))
+
+
+def _rows(card: ModelCard) -> int:
+    """An encoder computes one batch after the other: more texts at once than fill one gain
+    nothing."""
+    return max(1, _BATCH // card.context_length) if card.encodes else DEFAULT_CONCURRENCY
 
 
 @dataclass(frozen=True)

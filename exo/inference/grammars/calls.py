@@ -47,6 +47,8 @@ class Shape:
 
 
 SHAPES: Mapping[str, Shape] = {
+    "channels": Shape("<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>", ""),
+    "bare": Shape('{"name": "{name}", "parameters": ', "}"),
     "json_tools": Shape(
         '<tool_call>\n{"name": "{name}", "arguments": ', "}\n</tool_call>", between="\n"
     ),

@@ -20,6 +20,8 @@ from mlx_lm.models.cache import (
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_model, load_tokenizer
 
+from exo.inference.speech.channels import LAST, MARKS
+
 Cache = _BaseCache
 
 # Positions that no row of a batch uses, at its beginning. Copying them away costs more than a few.
@@ -32,7 +34,13 @@ def open_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def open_tokenizer(path: Path, config: dict[str, Any]) -> TokenizerWrapper:
-    return load_tokenizer(path, eos_token_ids=config.get("eos_token_id"))
+    tokenizer = load_tokenizer(path, eos_token_ids=config.get("eos_token_id"))
+    known = tokenizer.get_vocab()
+    if all(mark in known for mark in MARKS):
+        # Not every folder says that a call is an answer's end too.
+        ends = {known[mark] for mark in LAST}
+        tokenizer.eos_token_ids = tokenizer.eos_token_ids | ends
+    return tokenizer
 
 
 # What a model's caches can do, by those of the whole model: every rank must act alike.

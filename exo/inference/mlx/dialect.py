@@ -13,10 +13,12 @@ import jinja2.meta
 from exo.errors import RequestError
 from exo.inference.grammars.answer import Calling, Thinking, answer_grammar
 from exo.inference.grammars.calls import SHAPES, Shape, call_rules
+from exo.inference.grammars.channels import channel_grammar
 from exo.inference.grammars.text import Specials
 from exo.inference.mlx.adapter import TokenizerWrapper
-from exo.inference.speech.speech import Call, NotACallError, Speech, Tools
-from exo.inference.types import GenerateRequest, ToolUse
+from exo.inference.speech.channels import MARKS
+from exo.inference.speech.speech import Call, NotACallError, Speech, Style, Tools
+from exo.inference.types import Format, GenerateRequest, ToolUse
 
 Parser = Callable[[str, Any], Any]
 # Marks for training, which transformers adds to the language of templates.
@@ -31,6 +33,9 @@ _NO_CALL = (
     TypeError,
     ValueError,
 )
+# What Llama 3's template says of calls, and a text that is none.
+_BARE = ('{"name": ', '"parameters": ')
+_NO_OBJECT = Format(kind="regex", text=r"([^{\s](?s:.*))?")
 _SWITCHES = ("enable_thinking", "thinking")
 
 
@@ -45,6 +50,7 @@ class Dialect:
         self._template = template if isinstance(template, str) else ""
         begin, end = tokenizer.think_start, tokenizer.think_end
         self._think = (begin, end) if begin and end else None
+        self._style: Style = _style(tokenizer, self._template)
 
     @cached_property
     def _variables(self) -> frozenset[str]:
@@ -74,10 +80,20 @@ class Dialect:
         if request.effort is not None:
             given |= self._effort(request.effort)
         if request.tool_use is not None:
-            if not self._tokenizer.has_tool_calling:
+            if not self._knows_tools:
                 raise RequestError("This model does not know how to call tools.", param="tools")
             given["tools"] = request.tool_use.tools
         return given
+
+    @property
+    def _knows_tools(self) -> bool:
+        if self._style == "marks":
+            return self._tokenizer.has_tool_calling
+        return "tools" in self._variables
+
+    def messages(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The messages as the template knows them."""
+        return [_with_thinking(m) if self._style == "channels" else m for m in messages]
 
     def _effort(self, effort: str) -> dict[str, Any]:
         switch = next((name for name in _SWITCHES if name in self._variables), None)
@@ -98,7 +114,7 @@ class Dialect:
     @property
     def thinks(self) -> bool:
         """Whether thoughts are marked at all."""
-        return self._think is not None
+        return self._think is not None or self._style == "channels"
 
     def speech(self, request: GenerateRequest, opening: Sequence[int]) -> Speech:
         """How the text of an answer is to be taken apart, of which the prompt holds the opening."""
@@ -111,8 +127,13 @@ class Dialect:
                 parse=lambda text: _calls(self._parser, text, use),
                 json=self._kind == "json_tools",
                 single=not use.parallel,
+                names=frozenset(tool["function"]["name"] for tool in use.tools),
             )
-        return Speech(self._think, self._begun(opening), tools)
+        if self._style == "channels":
+            begun = self._tokenizer.decode(list(opening))
+            return Speech(tools=tools, style="channels", begun=begun)
+        style = self._style if tools is not None else "marks"
+        return Speech(self._think, self._begun(opening), tools, style)
 
     def grammar(self, request: GenerateRequest, speech: Speech) -> str:
         """What an answer may be, empty if anything.
@@ -120,14 +141,22 @@ class Dialect:
         Raises:
             RequestError: what is asked cannot be enforced for this model.
         """
-        use = request.tool_use
-        calling = None if use is None else self._calling(use, answers=request.format is not None)
-        if request.format is None and calling is None:
+        use, form = request.tool_use, request.format
+        calling = None if use is None else self._calling(use, answers=form is not None)
+        if form is None and calling is None:
             return ""
+        free = form is None and not (use and use.required)
+        if self._style == "channels":
+            rules = calling.rules if calling else None
+            return channel_grammar(
+                form, rules, free=free, begun=speech.begun, specials=self._specials()
+            )
+        if self._style == "bare" and free:
+            form = _NO_OBJECT
         thinking = None
         if speech.think is not None and (speech.thinking or self._may_think(request)):
             thinking = Thinking(speech.think, speech.thinking)
-        return answer_grammar(request.format, calling, thinking, self._specials())
+        return answer_grammar(form, calling, thinking, self._specials())
 
     def _calling(self, use: ToolUse, *, answers: bool) -> Calling | None:
         """`answers`: something else may be said as well, that has a form."""
@@ -135,8 +164,10 @@ class Dialect:
         if not (use.required or strict or answers):
             return None
         shape, specials = self._shape(use), self._specials()
-        if use.required or answers:
-            return Calling(call_rules(shape, use.tools, specials, parallel=use.parallel))
+        if use.required or answers or self._style != "marks":
+            # In channels, a call is an answer's end; Llama's template takes one for each message.
+            parallel = use.parallel and self._style == "marks"
+            return Calling(call_rules(shape, use.tools, specials, parallel=parallel))
         begin = self._tokenizer.tool_call_start or ""
         rules = call_rules(shape, use.tools, specials, parallel=use.parallel, behind=begin)
         return Calling(rules, behind=begin, single=not use.parallel)
@@ -156,6 +187,8 @@ class Dialect:
 
     @property
     def _kind(self) -> str:
+        if self._style != "marks":
+            return self._style
         found = getattr(self._tokenizer, "init_kwargs", {})
         return str(cast("Mapping[str, Any]", found).get("tool_parser_type", ""))
 
@@ -176,6 +209,29 @@ class Dialect:
         if request.effort == "none":
             return False
         return all(request.template.get(switch) is not False for switch in _SWITCHES)
+
+
+def _style(tokenizer: TokenizerWrapper, template: str) -> Style:
+    """How a model speaks that mlx-lm has no parser for: harmony by its tokens, Llama 3 by what its
+    template shows of calls."""
+    known = tokenizer.get_vocab()
+    if all(mark in known for mark in MARKS):
+        return "channels"
+    if not tokenizer.has_tool_calling and all(sign in template for sign in _BARE):
+        return "bare"
+    return "marks"
+
+
+def _with_thinking(message: dict[str, Any]) -> dict[str, Any]:
+    """What was thought by the name that harmony's template has for it. It takes no text beside
+    that with a call, and shows one as a thought."""
+    thought = message.get("reasoning_content")
+    if not thought:
+        return message
+    said = message.get("content")
+    if message.get("tool_calls") and said:
+        return {**message, "thinking": f"{thought}\n{said}", "content": ""}
+    return {**message, "thinking": thought}
 
 
 def _calls(parse: Parser, text: str, use: ToolUse) -> list[Call]:

@@ -120,11 +120,12 @@ class MlxEngine:
             return self._plain(request, request.prompt)
         dialect = _loaded(self._dialect)
         variables = dialect.variables(request)
-        prompt = self.tokenize(request.messages, continues=request.continues, **variables)
+        messages = dialect.messages(request.messages)
+        prompt = self.tokenize(messages, continues=request.continues, **variables)
         opening: Sequence[int] = ()
         if dialect.thinks:
             # What a user writes may look like a thought: only what begins the answer counts.
-            before = request.messages[:-1] if request.continues else request.messages
+            before = messages[:-1] if request.continues else messages
             known = self.tokenize(before, begins=False, **variables) if before else []
             opening = prompt[common_length(prompt, known) :]
         speech = dialect.speech(request, opening)

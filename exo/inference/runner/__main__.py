@@ -1,7 +1,7 @@
 """The runner process: `python -m exo.inference.runner --fd N --engine mlx`.
 
 An engine of another make is named by its `module:Class`; one that draws, by a second name after a
-comma.
+comma, and one for encoders by a third.
 
 The main thread is the only one that touches MLX; others read and write the socket to the daemon
 (`link`) and, for one rank of several, the links to its neighbours (`exo.inference.ring`).
@@ -36,7 +36,10 @@ from exo.logs import LEVEL_VARIABLE, LogFormat, log_uncaught, told
 _FAILURES = (RuntimeError, ValueError, MemoryError)
 
 
-_MLX = "exo.inference.mlx.engine:MlxEngine,exo.inference.image.mflux.engine:MfluxEngine"
+_MLX = (
+    "exo.inference.mlx.engine:MlxEngine,exo.inference.image.mflux.engine:MfluxEngine,"
+    "exo.inference.mlx.encoder_engine:EncoderEngine"
+)
 
 
 def make_engine(name: str) -> Engine:
@@ -54,6 +57,18 @@ def make_image_engine(name: str) -> ImageEngine:
     if len(names) < 2:
         raise EngineError(f"The engine {name} does not draw.")
     return cast("ImageEngine", _make(names[1]))
+
+
+def make_encoder_engine(name: str) -> Engine:
+    """The engine for encoders, of `mlx` or of `text,image,encoder`.
+
+    Raises:
+        EngineError: there is none.
+    """
+    names = (_MLX if name == "mlx" else name).split(",")
+    if len(names) < 3:
+        raise EngineError(f"The engine {name} has no encoders.")
+    return cast("Engine", _make(names[2]))
 
 
 def _make(target: str) -> object:
@@ -82,6 +97,8 @@ def main() -> None:
         raise EngineError(f"The first message was {load.type}, not load.")
     if load.variant:
         run_drawing(link, arguments.engine, load)
+    elif load.encoder:
+        run_encoder(link, arguments.engine, load)
     elif load.size == 1:
         run_alone(link, engine, load)
     else:
@@ -112,6 +129,15 @@ def run_alone(link: Link, engine: Engine, load: Load) -> NoReturn:
         serve_forever(link, engine, service)
     except _FAILURES as error:
         fail(link, service, error)
+
+
+def run_encoder(link: Link, name: str, load: Load) -> NoReturn:
+    """Load an encoder, then make vectors."""
+    try:
+        engine = make_encoder_engine(name)
+    except ExoError as error:
+        give_up(link, error)
+    run_alone(link, engine, load)
 
 
 def run_drawing(link: Link, name: str, load: Load) -> NoReturn:

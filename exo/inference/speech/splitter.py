@@ -1,17 +1,18 @@
 """A model's text taken apart as it comes: pure."""
 
 from collections.abc import Iterator
-from enum import Enum, auto
 
 from exo.inference.speech.json_call import JsonCall
-from exo.inference.speech.speech import Called, NotACallError, Piece, Said, Speech, Thought
+from exo.inference.speech.speech import (
+    Called,
+    NotACallError,
+    Piece,
+    Said,
+    Speech,
+    State,
+    Thought,
+)
 from exo.inference.text import overlap
-
-
-class State(Enum):
-    SAYING = auto()
-    THINKING = auto()
-    CALLING = auto()
 
 
 class Splitter:
