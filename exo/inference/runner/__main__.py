@@ -44,7 +44,7 @@ _MLX = (
 
 def make_engine(name: str) -> Engine:
     """The engine for text called `mlx`, or the one at `module:Class`."""
-    return cast("Engine", _make((_MLX if name == "mlx" else name).split(",")[0]))
+    return cast("Engine", _make(name, 0))
 
 
 def make_image_engine(name: str) -> ImageEngine:
@@ -53,10 +53,7 @@ def make_image_engine(name: str) -> ImageEngine:
     Raises:
         EngineError: there is none.
     """
-    names = (_MLX if name == "mlx" else name).split(",")
-    if len(names) < 2:
-        raise EngineError(f"The engine {name} does not draw.")
-    return cast("ImageEngine", _make(names[1]))
+    return cast("ImageEngine", _make(name, 1))
 
 
 def make_encoder_engine(name: str) -> Engine:
@@ -65,14 +62,14 @@ def make_encoder_engine(name: str) -> Engine:
     Raises:
         EngineError: there is none.
     """
+    return cast("Engine", _make(name, 2))
+
+
+def _make(name: str, which: int) -> object:
     names = (_MLX if name == "mlx" else name).split(",")
-    if len(names) < 3:
-        raise EngineError(f"The engine {name} has no encoders.")
-    return cast("Engine", _make(names[2]))
-
-
-def _make(target: str) -> object:
-    module, _, attribute = target.partition(":")
+    if which >= len(names):
+        raise EngineError(f"The engine {name} {('', 'does not draw', 'has no encoders')[which]}.")
+    module, _, attribute = names[which].partition(":")
     return getattr(importlib.import_module(module), attribute)()
 
 

@@ -19,6 +19,7 @@ from exo.inference.speech.speech import (
     Tools,
 )
 from exo.inference.speech.splitter import Splitter, State
+from tests.inference.speech.pieces import told
 
 THINK = ("<think>", "</think>")
 CALL = '<call>\n{"name": "f", "arguments": {"a": "}</call>\\"", "c": [1, {}]}}\n</call>'
@@ -43,23 +44,6 @@ def read_json(text: str) -> list[Call]:
 JSON = Tools("<call>", "</call>", read_json, json=True)
 WORDS = Tools("<call>", "</call>", read)
 OPEN = Tools("[CALLS]", "", read)
-
-
-def told(speech: Speech, *texts: str) -> list[Piece]:
-    """What is told of a text, with pieces of a kind joined."""
-    splitter = Splitter(speech)
-    pieces = [piece for text in texts for piece in splitter.push(text)]
-    joined: list[Piece] = []
-    for piece in [*pieces, *splitter.finish()]:
-        last = joined[-1] if joined else None
-        match last, piece:
-            case (Said(), Said()) | (Thought(), Thought()):
-                joined[-1] = type(last)(last.text + piece.text)
-            case (Called(index, arguments, name), Called(same, more, None)) if index == same:
-                joined[-1] = Called(index, arguments + more, name)
-            case _:
-                joined.append(piece)
-    return joined
 
 
 CASES = [

@@ -20,6 +20,7 @@ from exo.inference.speech.speech import (
     Tools,
 )
 from exo.inference.speech.splitters import open_splitter
+from tests.inference.speech.pieces import told
 
 
 def none(text: str) -> Sequence[Call]:
@@ -38,23 +39,6 @@ TAG = "<|python_tag|>"
 
 def thinks(text: str) -> str:
     return f"<|channel|>analysis<|message|>{text}<|end|><|start|>assistant"
-
-
-def told(speech: Speech, *texts: str) -> list[Piece]:
-    """What is told of a text, with pieces of a kind joined."""
-    splitter = open_splitter(speech)
-    pieces = [piece for text in texts for piece in splitter.push(text)]
-    joined: list[Piece] = []
-    for piece in [*pieces, *splitter.finish()]:
-        last = joined[-1] if joined else None
-        match last, piece:
-            case (Said(), Said()) | (Thought(), Thought()):
-                joined[-1] = type(last)(last.text + piece.text)
-            case (Called(index, arguments, name), Called(same, more, None)) if index == same:
-                joined[-1] = Called(index, arguments + more, name)
-            case _:
-                joined.append(piece)
-    return joined
 
 
 CHANNELS: list[tuple[Speech, str, list[Piece]]] = [
