@@ -27,6 +27,8 @@ class DrawSpec:
     images: tuple[bytes, ...] = ()
     mask: bytes | None = None
     strength: float | None = None
+    patches: int | None = None
+    sync_steps: int | None = None
 
 
 @dataclass(frozen=True)

@@ -204,6 +204,8 @@ def _spec(request: DrawRequest, index: int) -> DrawSpec:
         images=request.images,
         mask=request.mask,
         strength=request.strength,
+        patches=request.patches,
+        sync_steps=request.sync_steps,
     )
 
 

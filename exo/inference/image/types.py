@@ -17,7 +17,9 @@ class DrawRequest(Asked):
     With `images` they are edits of these, where white (255) in `mask`, as large as the first of
     them, may change. `strength` says how much of the first image must stay, 0 to 1. `first` is the
     number of the first picture wanted, where other nodes draw the rest. `guidance` and
-    `negative_prompt` None mean the model's own. `partial_images` is how many previews of each
+    `negative_prompt` None mean the model's own. With `patches` ranks that
+    share a model compute so many parts of a picture at once, after `sync_steps` (None: the
+    engine's own number) whole steps; what comes of it is approximate. `partial_images` is how many previews of each
     picture are wanted on the way. `trace_id` is the id of the HTTP request, for logs.
     """
 
@@ -33,6 +35,8 @@ class DrawRequest(Asked):
     images: tuple[bytes, ...] = ()
     mask: bytes | None = None
     strength: float | None = Field(default=None, ge=0, le=1)
+    patches: int | None = Field(default=None, ge=1)
+    sync_steps: int | None = Field(default=None, ge=1)
     partial_images: int = Field(default=0, ge=0)
     trace_id: str = ""
 
