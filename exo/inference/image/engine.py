@@ -33,10 +33,11 @@ class DrawSpec:
 
 @dataclass(frozen=True)
 class Stroke:
-    """One step of one picture is done."""
+    """One step of one picture is done. `approximate` says that it was of patches."""
 
     step: int
     steps: int
+    approximate: bool = False
 
 
 class Picture(Protocol):

@@ -99,11 +99,14 @@ class Cut:
 
     @property
     def words(self) -> Ranges:
-        """Where its words are among the words: all or none."""
+        """Where its words are among the words."""
         return self._words(0)
 
     def _words(self, offset: int) -> Ranges:
-        return [(offset, offset + self.layout.words)] if self.patch.index == 0 else []
+        if self.patch.index == 0:
+            return [(offset, offset + self.layout.words)]
+        # Where words are apart, mflux's blocks cannot do without any.
+        return [] if self.layout.words_last else [(offset, offset + 1)]
 
     def _shown(self, offset: int) -> Ranges:
         layout, patch = self.layout, self.patch
@@ -119,10 +122,6 @@ class Cut:
 def take(array: mx.array, ranges: Ranges, axis: int) -> mx.array:
     """These ranges along an axis, put together."""
     axis %= array.ndim
-    if not ranges:
-        # Not a slice of it, for which it would have to be computed.
-        shape = [0 if at == axis else size for at, size in enumerate(array.shape)]
-        return mx.zeros(shape, dtype=array.dtype)
     parts = [array[(*[slice(None)] * axis, slice(start, end))] for start, end in ranges]
     return parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=axis)
 

@@ -90,16 +90,15 @@ class MfluxPicture:
         with closing(self._denoise(work, first, latents, advance)) as steps:
             for done, shown in enumerate(steps, 1):
                 self._shown, self._png = shown, None
-                yield Stroke(step=done, steps=spec.steps - first)
+                near = self._whole_until(first) < first + done
+                yield Stroke(done, spec.steps - first, approximate=near)
 
     def _denoise(
         self, work: Work, first: int, latents: mx.array, advance: Advance
     ) -> Generator[mx.array]:
         """What the picture shows after each step."""
-        spec, patched = self._spec, self._spec.steps
+        spec, patched = self._spec, self._whole_until(first)
         pipeline = None
-        if self._head and spec.patches:
-            patched = first + whole_steps(spec.steps - first, spec.sync_steps)
         if self._head and spec.patches and patched < spec.steps:
             pipeline = Pipeline(self._family, self._head, work, spec.patches)
         try:
@@ -115,6 +114,13 @@ class MfluxPicture:
         finally:
             if pipeline is not None:
                 pipeline.close()
+
+    def _whole_until(self, first: int) -> int:
+        """Before which step all looks are at the whole picture."""
+        spec = self._spec
+        if spec.patches is None:
+            return spec.steps
+        return first + whole_steps(spec.steps - first, spec.sync_steps)
 
     def png(self) -> bytes:
         if self._shown is None or self._asked is None:
