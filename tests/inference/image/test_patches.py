@@ -1,5 +1,5 @@
-"""A picture in patches over several ranks: where it must be that of one node, and what is left of it
-when it ends. All ranks are in this process and thread."""
+"""A picture in patches over several ranks: where it must be that of one node, and what is left of
+it when it ends. All ranks are in this process and thread."""
 
 from collections import deque
 from dataclasses import replace

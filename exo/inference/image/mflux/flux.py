@@ -11,8 +11,8 @@ from mflux.models.common.config.model_config import ModelConfig
 from mflux.models.common.latent_creator.latent_creator import LatentCreator
 from mflux.models.common.vae.vae_util import VAEUtil
 from mflux.models.flux.latent_creator.flux_latent_creator import FluxLatentCreator
-from mflux.models.flux.model.flux_transformer.common import attention_utils
 from mflux.models.flux.model.flux_text_encoder.prompt_encoder import PromptEncoder
+from mflux.models.flux.model.flux_transformer.common import attention_utils
 from mflux.models.flux.variants.kontext.kontext_util import KontextUtil
 from mflux.models.flux.variants.txt2img.flux import Flux1
 from mlx import nn

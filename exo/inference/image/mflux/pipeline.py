@@ -1,9 +1,9 @@
 """A picture's steps where patches of it are computed by all ranks at once (PipeFusion, see
 `patches`): what comes of it is near to the picture of one node, not equal.
 
-The first steps are looks at the whole picture, as ever; the last of them keeps keys and values. Then
-a patch begins its next step as soon as it has come back from the one before, while the ranks are
-busy with the others: no step waits for all of the last one.
+The first steps are looks at the whole picture, as ever; the last of them keeps keys and values.
+Then a patch begins its next step as soon as it has come back from the one before, while the ranks
+are busy with the others: no step waits for all of the last one.
 """
 
 # pyright: reportUnknownMemberType=false

@@ -70,9 +70,7 @@ class Qwen:
                 tuple(take(each, cut.shown, 0) for each in shown),
                 tuple(take(each, cut.words, 0) for each in words),
             ),
-            "encoder_hidden_states_mask": take(
-                inputs["encoder_hidden_states_mask"], cut.words, 1
-            ),
+            "encoder_hidden_states_mask": take(inputs["encoder_hidden_states_mask"], cut.words, 1),
             "is_cond_token": None if is_reference is None else take(is_reference, cut.shown, 1),
         }
 

@@ -12,6 +12,7 @@ a block is called, that name is a function which puts the others' beside them.
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import mlx.core as mx
@@ -44,7 +45,12 @@ class Stale:
         self._kept.clear()
 
     def call(
-        self, place: Place, block: nn.Module, inputs: dict[str, Any], cut: Cut | None, ranges: Ranges
+        self,
+        place: Place,
+        block: nn.Module,
+        inputs: dict[str, Any],
+        cut: Cut | None,
+        ranges: Ranges,
     ) -> Any:
         """What the block makes of its inputs: of all tokens, if `cut` is None, or of those that are
         at `ranges` in its sequence. Their keys and values are kept.
@@ -53,11 +59,10 @@ class Stale:
             RingError: there are none to go with a patch.
             EngineError: the block attends in some other way.
         """
-        calls = 0
+        calls: list[Place] = []
 
         def attend(own: Attend, q: mx.array, k: mx.array, v: mx.array, **options: Any) -> mx.array:
-            nonlocal calls
-            calls += 1
+            calls.append(place)
             if cut is not None:
                 old_k, old_v = self._of(place)
                 k, v = put(old_k, ranges, _TOKENS, k), put(old_v, ranges, _TOKENS, v)
@@ -66,8 +71,8 @@ class Stale:
 
         with _attending(self._family.attention, attend):
             result = cast("Any", block)(**inputs)
-        if calls != 1:
-            raise EngineError(f"A block of this model attends {calls} times, not once.")
+        if len(calls) != 1:
+            raise EngineError(f"A block of this model attends {len(calls)} times, not once.")
         return result
 
     def _of(self, place: Place) -> tuple[mx.array, mx.array]:
@@ -79,7 +84,7 @@ class Stale:
 @contextmanager
 def _attending(module: Any, attend: Attend) -> Generator[None]:
     own = getattr(module, _NAME)
-    setattr(module, _NAME, lambda *args, **options: attend(own, *args, **options))
+    setattr(module, _NAME, partial(attend, own))
     try:
         yield
     finally:
@@ -100,7 +105,7 @@ class View:
         picture, or both in one."""
         if self.cut is None:
             return [*given]
-        if len(given) == 2:  # noqa: PLR2004  words and picture apart
+        if len(given) == 2:
             return [take(given[0], self.cut.words, 1), take(given[1], self.cut.shown, 1)]
         return [take(given[0], self._ranges(refining=refining), 1)]
 
