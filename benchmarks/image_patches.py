@@ -40,9 +40,7 @@ async def drawn(ranks: Pinned, asked: DrawRequest, whole: int) -> tuple[float, f
 
 def psnr(one: bytes, other: bytes) -> float:
     """Of two PNGs, in dB."""
-    first, second = (
-        np.asarray(Image.open(io.BytesIO(png)), np.float64) for png in (one, other)
-    )
+    first, second = (np.asarray(Image.open(io.BytesIO(png)), np.float64) for png in (one, other))
     error = float(np.mean((first - second) ** 2))
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)
 
