@@ -5,15 +5,19 @@
 
 In turns, on the same random model of FLUX.2's kind: one picture by one runner; by runners that
 share its blocks; and by those in patches. How far the latter are from the picture of one runner is
-told as PSNR (random weights are no measure of what a trained model makes of it). Needs Linux.
+told as PSNR (random weights are no measure of what a trained model makes of it). The processor time
+of each runner says what a busy machine hides: whole, a step takes the sum of it, in patches what
+the busiest needs, at best. Needs Linux.
 """
 
 import argparse
 import asyncio
 import io
 import math
+import os
 import statistics
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -26,22 +30,46 @@ from exo.inference.image.types import Drawing, DrawRequest
 from tests.inference.image import maker, small
 
 
-async def drawn(ranks: Pinned, asked: DrawRequest, whole: int) -> tuple[float, float, bytes]:
-    """The seconds of a step on average, and of one behind the `whole` steps and the first of
-    patches; and the picture."""
+@dataclass(frozen=True)
+class Took:
+    """Seconds of a step: on average, behind the `whole` steps and the first of patches, and of
+    processor time in each runner."""
+
+    average: float
+    later: float
+    busy: tuple[float, ...]
+
+
+async def drawn(ranks: Pinned, asked: DrawRequest, whole: int) -> tuple[Took, bytes]:
+    """How long a picture took, and the picture."""
     head = ranks.ranks[0]
-    since = len(head.said)
-    seconds, png = await ranks.draw(asked)
+    since, before = len(head.said), _busy(ranks)
+    average, png = await ranks.draw(asked)
+    busy = tuple((b - a) / asked.steps for a, b in zip(before, _busy(ranks), strict=True))
     said = zip(head.said[since:], head.times[since:], strict=True)
     times = [time for message, time in said if isinstance(message, Drawing)]
-    later = times[whole:]
-    return seconds, (later[-1] - later[0]) / (len(later) - 1), png
+    # The last step is told together with the picture, whose pixels have to be made.
+    later = times[whole:-1]
+    return Took(average, (later[-1] - later[0]) / (len(later) - 1), busy), png
 
 
-def psnr(one: bytes, other: bytes) -> float:
-    """Of two PNGs, in dB."""
-    first, second = (np.asarray(Image.open(io.BytesIO(png)), np.float64) for png in (one, other))
-    error = float(np.mean((first - second) ** 2))
+def _busy(ranks: Pinned) -> list[float]:
+    """Seconds that each runner has computed so far."""
+    times: list[float] = []
+    for rank in ranks.ranks:
+        stat = Path(f"/proc/{rank.process.pid}/stat").read_text("ascii")
+        user, system = stat.rpartition(")")[2].split()[11:13]
+        times.append((int(user) + int(system)) / os.sysconf("SC_CLK_TCK"))
+    return times
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)))
+
+
+def psnr(one: np.ndarray, other: np.ndarray) -> float:
+    """In dB; infinite for the same pixels."""
+    error = float(np.mean((one.astype(float) - other.astype(float)) ** 2))
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)
 
 
@@ -54,7 +82,7 @@ async def compare(folder: Path, arguments: argparse.Namespace) -> None:
         f"{size} runners, whole": (shared, None),
         **{f"{size} runners, {n} patches": (shared, n) for n in arguments.patches},
     }
-    took: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
+    took: dict[str, list[Took]] = {name: [] for name in kinds}
     near: dict[str, list[float]] = {name: [] for name in kinds}
     try:
         await alone.start()
@@ -63,30 +91,33 @@ async def compare(folder: Path, arguments: argparse.Namespace) -> None:
             exact = b""
             for name, (ranks, patches) in kinds.items():
                 asked = request(arguments, f"{name} {number}", number, patches)
-                average, later, png = await drawn(ranks, asked, arguments.sync)
+                seconds, png = await drawn(ranks, asked, arguments.sync)
                 exact = exact or png
                 assert patches or png == exact, "whole pictures are the same"
-                near[name].append(psnr(png, exact))
+                near[name].append(psnr(pixels(png), pixels(exact)))
                 if number:  # The first is for what is done once.
-                    took[name].append((average, later))
+                    took[name].append(seconds)
     finally:
         await alone.stop()
         await shared.stop()
     report(took, near, f"{size} runners, whole")
 
 
-def report(
-    took: dict[str, list[tuple[float, float]]], near: dict[str, list[float]], beside: str
-) -> None:
-    for name, seconds in took.items():
-        average, later = (statistics.median(each) for each in zip(*seconds, strict=True))
-        ratios = [base[1] / own[1] for base, own in zip(took[beside], seconds, strict=True)]
-        whole = [base[0] / own[0] for base, own in zip(took[beside], seconds, strict=True)]
+def report(took: dict[str, list[Took]], near: dict[str, list[float]], beside: str) -> None:
+    """Ratios are of the same round."""
+    for name, rounds in took.items():
+        pairs = list(zip(took[beside], rounds, strict=True))
+        faster = [base.later / own.later for base, own in pairs]
+        busy = [statistics.median(each) for each in zip(*(one.busy for one in rounds), strict=True)]
         print(
-            f"{name:24} {average * 1000:6.0f} ms a step of the picture, "
-            f"{statistics.median(whole):4.2f} times as fast; behind the whole steps "
-            f"{later * 1000:6.0f} ms, {statistics.median(ratios):4.2f} times "
-            f"({min(ratios):.2f} to {max(ratios):.2f}); PSNR {statistics.median(near[name]):.1f} dB"
+            f"{name:22} {statistics.median(one.average for one in rounds) * 1000:5.0f} ms a step, "
+            f"{statistics.median(base.average / own.average for base, own in pairs):4.2f} times "
+            f"as fast; behind the whole steps "
+            f"{statistics.median(one.later for one in rounds) * 1000:5.0f} ms, "
+            f"{statistics.median(faster):4.2f} times ({min(faster):.2f} to {max(faster):.2f}); "
+            f"busy {' + '.join(f'{each * 1000:.0f}' for each in busy)} ms; "
+            f"PSNR {statistics.median(near[name]):.1f} dB",
+            flush=True,
         )
 
 

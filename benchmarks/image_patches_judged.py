@@ -19,6 +19,7 @@ from typing import Any
 import evaluate
 import numpy as np
 
+from benchmarks.image_patches import psnr
 from exo.inference.image.engine import DrawSpec
 from exo.inference.image.mflux.engine import MfluxEngine
 from exo.inference.image.mflux.picture import MfluxPicture
@@ -52,11 +53,6 @@ def ranks() -> list[MfluxEngine]:
         engine.load(load_of(FOLDER).model_copy(update=fields), lambda *_: None)
         engines.append(engine)
     return engines
-
-
-def psnr(one: np.ndarray, other: np.ndarray) -> float:
-    error = float(np.mean((one.astype(float) - other.astype(float)) ** 2))
-    return 99.0 if error == 0 else 10 * np.log10(255**2 / error)
 
 
 def main() -> None:

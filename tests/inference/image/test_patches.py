@@ -5,6 +5,7 @@ from collections import deque
 from dataclasses import replace
 
 import mlx.core as mx
+import msgpack
 import pytest
 
 from exo.errors import RequestError, RingError
@@ -179,6 +180,11 @@ def test_a_patch_of_what_was_not_seen_whole_is_nonsense(folders: Folders) -> Non
     patches = [f for f in loop.frames if f.kind is Kind.STEP and b"patch" in f.body]
     with pytest.raises(RingError, match="as a whole"):
         ranks[1].receive(patches[-1])
+    said = msgpack.unpackb(patches[-1].body)
+    for patch in ([2, 2, 0, 3], [1, 2, 3, 3], [1, 2, 3, 7], [1, 2, -1, 3]):
+        body = msgpack.packb({**said, "patch": patch})
+        with pytest.raises(RingError, match="does not have"):
+            ranks[1].receive(replace(patches[-1], body=body))
 
 
 def test_patches_are_for_models_that_are_split(engines: Engines, folders: Folders) -> None:

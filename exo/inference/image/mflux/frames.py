@@ -115,7 +115,10 @@ class Answering:
             raise RingError("A neighbour in the ring sent a look that cannot be read.") from error
         if self._work is None or self._work[0] != number:
             raise RingError("A look at a picture came that was not begun.")
-        return AskedLook(said, self._work[1], asked, tensors, about)
+        work = self._work[1]
+        if asked.patch and not asked.patch.fits(work.asked.height // 16):
+            raise RingError("A look came at a patch that the picture does not have.")
+        return AskedLook(said, work, asked, tensors, about)
 
     def pass_on(self, look: AskedLook, tensors: Tensors) -> None:
         """To the next rank, which goes on with it."""

@@ -43,6 +43,10 @@ class Patch:
     start: int
     end: int
 
+    def fits(self, rows: int) -> bool:
+        """Whether a picture of so many rows can have it."""
+        return 0 <= self.index < self.count and 0 <= self.start < self.end <= rows
+
     def rows(self, latents: mx.array, axis: int, rows: int) -> mx.array:
         """What the latents of `rows` rows have of this patch, along that axis."""
         unit = latents.shape[axis] // rows
