@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from exo.api.image_schema import (
+    AdvancedParams,
     EditRequest,
     ImageRequest,
     ImageStatsView,
@@ -141,11 +142,12 @@ def to_draw(
     """What the engine is asked. What the client leaves out is the model's own.
 
     Raises:
-        RequestError: the size is not one of this model's.
+        RequestError: the size is not one of this model's, or has too few rows for the patches.
     """
     traits = traits_of(card)
     width, height = _size(body, traits, sources)
     asked = body.advanced
+    _check_patches(asked, height)
     strength = None
     if isinstance(body, EditRequest) and body.input_fidelity and traits.strength:
         strength = STRENGTH[body.input_fidelity]
@@ -162,8 +164,25 @@ def to_draw(
         images=sources.images if sources else (),
         mask=sources.mask if sources and traits.mask else None,
         strength=strength,
+        patches=asked.patches,
+        sync_steps=asked.num_sync_steps,
         partial_images=body.partial_images or 0,
     )
+
+
+def _check_patches(asked: AdvancedParams, height: int) -> None:
+    if asked.patches is not None and asked.patches > height // UNIT:
+        raise RequestError(
+            f"A picture of {height} pixels has {height // UNIT} rows of {UNIT}, too few for "
+            f"{asked.patches} patches.",
+            param="advanced_params.patches",
+        )
+    if asked.num_sync_steps is not None and asked.patches is None:
+        raise RequestError(
+            "num_sync_steps is for pictures in patches.",
+            hint="`patches` says how many; without it, every step is of the whole picture.",
+            param="advanced_params.num_sync_steps",
+        )
 
 
 def _steps(body: ImageRequest, traits: ImageTraits) -> int:
@@ -255,4 +274,5 @@ def stats_view(stats: DrawStats) -> ImageStatsView:
         image_width=stats.width,
         image_height=stats.height,
         peak_memory_usage=stats.peak_memory_usage,
+        approximate=stats.approximate,
     )

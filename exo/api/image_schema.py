@@ -12,6 +12,7 @@ from exo.errors import UnsupportedField
 MAX_PICTURES = 10
 MAX_PROMPT = 32_000
 MAX_PREVIEWS = 3
+MAX_PATCHES = 64
 
 Format = Literal["png", "jpeg", "webp"]
 Quality = Literal["low", "medium", "high"]
@@ -28,12 +29,15 @@ REFUSED = {
 
 
 class AdvancedParams(Part):
-    """How a picture is computed. Picture i of several uses `seed` + i."""
+    """How a picture is computed. Picture i of several uses `seed` + i. `patches`: over several
+    nodes, faster and approximate, after `num_sync_steps` exact steps."""
 
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     num_inference_steps: int | None = Field(default=None, ge=1, le=100)
     guidance: float | None = Field(default=None, ge=1, le=20)
     negative_prompt: str | None = Field(default=None, max_length=MAX_PROMPT)
+    patches: int | None = Field(default=None, ge=2, le=MAX_PATCHES)
+    num_sync_steps: int | None = Field(default=None, ge=1, le=100)
 
 
 class ImageRequest(Part):
@@ -143,7 +147,8 @@ class ImagesView(View):
 
 
 class ImageStatsView(View):
-    """How a request was computed: seconds, pixels, bytes; the steps are those of one picture."""
+    """How a request was computed: seconds, pixels, bytes; the steps are those of one picture.
+    `approximate`: there were steps of patches."""
 
     seconds_per_step: float
     total_generation_time: float
@@ -152,6 +157,7 @@ class ImageStatsView(View):
     image_width: int
     image_height: int
     peak_memory_usage: int
+    approximate: bool
 
 
 class BenchImagesView(ImagesView):

@@ -81,6 +81,15 @@ GuidanceOption = Annotated[
 NegativeOption = Annotated[
     str | None, typer.Option(metavar="TEXT", help="What the picture must not show.")
 ]
+PatchesOption = Annotated[
+    int | None,
+    typer.Option(
+        min=2, max=64, help="Over several nodes: so many parts at once; faster, approximate."
+    ),
+]
+SyncOption = Annotated[
+    int | None, typer.Option(min=1, max=100, help="Exact steps before those of --patches.")
+]
 FidelityOption = Annotated[Fidelity | None, typer.Option(help="How much of the image stays.")]
 FormatOption = Annotated[Format | None, typer.Option("--format", help="Format of the file.")]
 CompressionOption = Annotated[
@@ -108,6 +117,8 @@ def image(  # noqa: PLR0913, PLR0917  one for each flag
     seed: SeedOption = None,
     guidance: GuidanceOption = None,
     negative: NegativeOption = None,
+    patches: PatchesOption = None,
+    sync_steps: SyncOption = None,
     fidelity: FidelityOption = None,
     file_format: FormatOption = None,
     compression: CompressionOption = None,
@@ -134,7 +145,17 @@ def image(  # noqa: PLR0913, PLR0917  one for each flag
         "output_format": goal.format,
         "output_compression": compression,
         "input_fidelity": fidelity,
-        "advanced_params": _advanced(seed, steps, guidance, negative),
+        "advanced_params": _given(
+            {
+                "seed": seed,
+                "num_inference_steps": steps,
+                "guidance": guidance,
+                "negative_prompt": negative,
+                "patches": patches,
+                "num_sync_steps": sync_steps,
+            }
+        )
+        or None,
     }
     with connect_or_start() as api:
         name = model_argument(model)
@@ -153,18 +174,6 @@ def _prompt(given: str | None) -> str:
     if given is None:
         raise RequestError("There is no prompt.", hint="Give PROMPT, or pipe it in.")
     return given
-
-
-def _advanced(
-    seed: int | None, steps: int | None, guidance: float | None, negative: str | None
-) -> JsonObject | None:
-    fields = {
-        "seed": seed,
-        "num_inference_steps": steps,
-        "guidance": guidance,
-        "negative_prompt": negative,
-    }
-    return _given(fields) or None
 
 
 def _given(fields: JsonObject) -> JsonObject:

@@ -12,11 +12,33 @@ from exo.cluster.placement.wanted import NodeResources
 from exo.cluster.requests import Output
 from exo.cluster.spread import Drawer, Part, Spread
 from exo.cluster.state import ClusterState, Instance, Sharding
-from exo.errors import EngineError, ExoError
+from exo.errors import EngineError, ExoError, RequestError
 from exo.inference.image.types import DrawFinished, DrawRequest
 
 # Has one instance, by its id, draw what it is asked: see `Generations.run`.
 Run = Callable[[str, DrawRequest], AsyncGenerator[Output]]
+
+
+def able(instances: Sequence[Instance], request: DrawRequest) -> Sequence[Instance]:
+    """Those that draw it as it is asked: patches are for models that are split over nodes.
+
+    Raises:
+        RequestError: there are none.
+    """
+    if request.patches is None:
+        return instances
+    split = [
+        each
+        for each in instances
+        if len(each.placement.shards) > 1 and each.placement.sharding is Sharding.PIPELINE
+    ]
+    if not split:
+        raise RequestError(
+            "Every node that draws with this model has all of it, and draws no patches.",
+            hint="Leave `patches` out: it is for models that are split over several nodes.",
+            param="advanced_params.patches",
+        )
+    return split
 
 
 def drawers(

@@ -18,7 +18,7 @@ from exo.cluster.commands import (
     find_instance,
     find_node,
 )
-from exo.cluster.drawings import draw, drawers
+from exo.cluster.drawings import able, draw, drawers
 from exo.cluster.events import Entry
 from exo.cluster.generation import Generations
 from exo.cluster.keeper import Keeper
@@ -288,9 +288,9 @@ class Node:
 
     def draw(self, instances: Sequence[Instance], request: DrawRequest) -> AsyncGenerator[Output]:
         """Have pictures drawn by these instances of one model, the best first; see
-        `drawings.draw`."""
+        `drawings.able` and `drawings.draw`."""
         known = {instance.instance_id: instance for instance in instances}
-        spread = Spread(request, drawers(self.state, instances, self.load))
+        spread = Spread(request, drawers(self.state, able(instances, request), self.load))
         return draw(spread, lambda at, part: self._generations.run(known[at], part))
 
     def load(self, instance: Instance) -> int:

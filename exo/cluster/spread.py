@@ -142,6 +142,7 @@ class Spread:
             seconds_per_step=passed / pictures,
             total_time=seconds,
             peak_memory_usage=max(each.peak_memory_usage for each in stats),
+            approximate=any(each.approximate for each in stats),
         )
         return DrawFinished(request_id=self._request.request_id, stats=whole)
 

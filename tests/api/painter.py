@@ -118,6 +118,7 @@ def stats(request: DrawRequest) -> DrawStats:
         seconds_per_step=0.25,
         total_time=2.0,
         peak_memory_usage=1000,
+        approximate=request.patches is not None,
     )
 
 

@@ -85,6 +85,7 @@ async def test_steps_that_are_given_are_computed_and_counted(paint: Studio):
         "image_width": 64,
         "image_height": 64,
         "peak_memory_usage": 1000,
+        "approximate": False,
     }
     assert "generation_stats" not in await paint.generate()
 
@@ -99,8 +100,24 @@ async def test_all_of_advanced_params(paint: Studio):
         "seed": -1, "num_inference_steps": 101, "guidance": 20.5, "negative_prompt": 5,
     }.items():  # fmt: skip
         await paint.refused(f"advanced_params.{name}", advanced_params={name: wrong})
-    await paint.refused("advanced_params.num_sync_steps", advanced_params={"num_sync_steps": 1})
+    await paint.refused("advanced_params.x", advanced_params={"x": 1})
     await paint.refused("advanced_params", advanced_params="{}")
+
+
+async def test_patches_are_asked_for_and_told_to_be_approximate(paint: Studio):
+    given = {"patches": 4, "num_sync_steps": 2}
+    answer = await paint.generate(path="/bench", advanced_params=given)
+    assert (paint.last.patches, paint.last.sync_steps) == (4, 2)
+    assert answer["generation_stats"]["approximate"] is True
+    await paint.generate(advanced_params={"patches": 2})
+    assert (paint.last.patches, paint.last.sync_steps) == (2, None)
+    for name, wrong in {
+        "patches": 1, "num_sync_steps": 0,
+    }.items():  # fmt: skip
+        await paint.refused(f"advanced_params.{name}", advanced_params={"patches": 2, name: wrong})
+    # A picture of 64 pixels has four rows.
+    await paint.refused("advanced_params.patches", advanced_params={"patches": 5})
+    await paint.refused("advanced_params.num_sync_steps", advanced_params={"num_sync_steps": 1})
 
 
 @pytest.mark.parametrize("size", ["64x64", "256x144", "144x256", "192x192", "auto"])

@@ -41,6 +41,7 @@ def test_a_picture_is_written_under_the_prompt_s_name(exo: Exo, ready: FakeApi, 
 def test_options_are_fields_of_the_request(exo: Exo, ready: FakeApi):
     words = ["--size", "64x32", "--quality", "low", "--steps", "3", "--seed", "5",
              "--guidance", "2.5", "--negative", "dogs", "--format", "webp",
+             "--patches", "4", "--sync-steps", "2",
              "--compression", "80", "-n", "2", "--no-stream"]  # fmt: skip
 
     assert exo("image", "exo-demo", PROMPT, *words).code == 0
@@ -49,7 +50,7 @@ def test_options_are_fields_of_the_request(exo: Exo, ready: FakeApi):
         "model": "exo-demo", "prompt": PROMPT, "n": 2, "output_format": "webp",
         "output_compression": 80, "size": "64x32", "quality": "low",
         "advanced_params": {"seed": 5, "num_inference_steps": 3, "guidance": 2.5,
-                            "negative_prompt": "dogs"},
+                            "negative_prompt": "dogs", "patches": 4, "num_sync_steps": 2},
     }  # fmt: skip
 
 

@@ -6,11 +6,11 @@ from contextlib import aclosing
 
 import pytest
 
-from exo.cluster.drawings import draw, drawers
+from exo.cluster.drawings import able, draw, drawers
 from exo.cluster.requests import Output
 from exo.cluster.spread import Drawer, Spread
-from exo.cluster.state import ClusterState, Sharding
-from exo.errors import RunnerDied
+from exo.cluster.state import ClusterState, Instance, Sharding
+from exo.errors import RequestError, RunnerDied
 from exo.inference.image.types import DrawFinished, Drawn, DrawRequest
 from exo.inference.messages import Accepted
 from tests.api.painter import stats
@@ -123,3 +123,26 @@ def test_a_drawer_is_as_fast_as_its_devices_and_as_busy_as_is_known():
     assert two.pace == pytest.approx(one.pace / 2), "twice the slower one's"
     beside = drawers(state, [fast, instance("k", "a")], lambda _: 0)
     assert [each.pace for each in beside] == [pytest.approx(one.pace / 2)] * 2
+
+
+def test_patches_are_drawn_by_models_that_are_split_over_nodes():
+    one = instance("one")
+    shards = (one.placement.shards[0],) * 2
+    made = {
+        "one": one,
+        "split": _placed("split", shards=shards),
+        "passes": _placed("passes", shards=shards, sharding=Sharding.GUIDANCE),
+    }
+    whole = DrawRequest(request_id="r", prompt="", width=64, height=64, steps=1, seed=5)
+    patches = whole.model_copy(update={"patches": 2})
+    assert list(able([*made.values()], whole)) == [*made.values()]
+    assert list(able([*made.values()], patches)) == [made["split"]]
+    with pytest.raises(RequestError) as caught:
+        able([made["one"], made["passes"]], patches)
+    assert caught.value.param == "advanced_params.patches"
+
+
+def _placed(instance_id: str, **fields: object) -> Instance:
+    made = instance(instance_id)
+    placement = made.placement.model_copy(update=fields)
+    return made.model_copy(update={"placement": placement})

@@ -29,6 +29,7 @@ def check(spec: DrawSpec, traits: ImageTraits) -> None:
         raise RequestError(f"A seed is from 0 to {MAX_SEED - 1}.", param="seed")
     _check_images(spec, traits)
     _check_guidance(spec, traits)
+    _check_patches(spec)
 
 
 def _check_size(spec: DrawSpec, traits: ImageTraits) -> None:
@@ -76,3 +77,17 @@ def _check_guidance(spec: DrawSpec, traits: ImageTraits) -> None:
     low, high = traits.guidance
     if not low <= spec.guidance <= high:
         raise RequestError(f"This model's guidance is from {low} to {high}.", param="guidance")
+
+
+def _check_patches(spec: DrawSpec) -> None:
+    rows = spec.height // MULTIPLE
+    if spec.patches is not None and not 1 <= spec.patches <= rows:
+        raise RequestError(
+            f"{spec.patches} patches: a picture of {spec.height} pixels has {rows} rows of "
+            f"{MULTIPLE}, and a patch is one at least.",
+            param="patches",
+        )
+    if spec.sync_steps is not None and spec.patches is None:
+        raise RequestError(
+            "Whole steps are for pictures in patches: say how many.", param="num_sync_steps"
+        )

@@ -27,14 +27,17 @@ class DrawSpec:
     images: tuple[bytes, ...] = ()
     mask: bytes | None = None
     strength: float | None = None
+    patches: int | None = None
+    sync_steps: int | None = None
 
 
 @dataclass(frozen=True)
 class Stroke:
-    """One step of one picture is done."""
+    """One step of one picture is done. `approximate` says that it was of patches."""
 
     step: int
     steps: int
+    approximate: bool = False
 
 
 class Picture(Protocol):

@@ -35,6 +35,7 @@ class _Open:
     previews: int = 0
     steps: int = 0
     step_seconds: float = 0.0
+    approximate: bool = False
 
     @property
     def index(self) -> int:
@@ -132,6 +133,7 @@ class DrawService:
             raise EngineError("The picture ended before its last step.")
         entry.step_seconds += self._clock() - began
         entry.steps += 1
+        entry.approximate |= stroke.approximate
         said: list[Wire] = [
             Drawing(
                 request_id=request.request_id,
@@ -177,6 +179,7 @@ class DrawService:
             seconds_per_step=entry.step_seconds / entry.steps,
             total_time=now - entry.arrived,
             peak_memory_usage=self._engine.peak_memory(),
+            approximate=entry.approximate,
         )
 
     def _forget(self, request_id: str) -> None:
@@ -204,6 +207,8 @@ def _spec(request: DrawRequest, index: int) -> DrawSpec:
         images=request.images,
         mask=request.mask,
         strength=request.strength,
+        patches=request.patches,
+        sync_steps=request.sync_steps,
     )
 
 

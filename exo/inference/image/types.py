@@ -17,8 +17,10 @@ class DrawRequest(Asked):
     With `images` they are edits of these, where white (255) in `mask`, as large as the first of
     them, may change. `strength` says how much of the first image must stay, 0 to 1. `first` is the
     number of the first picture wanted, where other nodes draw the rest. `guidance` and
-    `negative_prompt` None mean the model's own. `partial_images` is how many previews of each
-    picture are wanted on the way. `trace_id` is the id of the HTTP request, for logs.
+    `negative_prompt` None mean the model's own. With `patches`, ranks that share a model compute so
+    many parts of a picture at once, after `sync_steps` whole steps (None: the engine's own number);
+    what comes of it is approximate. `partial_images` is how many previews of each picture are
+    wanted on the way. `trace_id` is the id of the HTTP request, for logs.
     """
 
     prompt: str
@@ -33,6 +35,8 @@ class DrawRequest(Asked):
     images: tuple[bytes, ...] = ()
     mask: bytes | None = None
     strength: float | None = Field(default=None, ge=0, le=1)
+    patches: int | None = Field(default=None, ge=1)
+    sync_steps: int | None = Field(default=None, ge=1)
     partial_images: int = Field(default=0, ge=0)
     trace_id: str = ""
 
@@ -69,7 +73,9 @@ class Drawn(Wire):
 class DrawStats(Wire):
     """Of one finished request. Times in seconds since it reached the runner, memory in bytes;
     `steps` are those that were computed for one picture. Where several runners drew, the time in
-    all is that since it was asked for, and the memory that of the one that needed most."""
+    all is that since it was asked for, and the memory that of the one that needed most.
+    `approximate` says that there were steps of patches: the pictures are near to those of one node,
+    not the same."""
 
     images: int
     steps: int
@@ -79,6 +85,7 @@ class DrawStats(Wire):
     seconds_per_step: float
     total_time: float
     peak_memory_usage: int
+    approximate: bool = False
 
 
 class DrawFinished(Wire):

@@ -31,7 +31,8 @@ _SMALL = 64 * 1024
 
 class Kind(IntEnum):
     """What a frame is. HELLO, FORM and PING belong to the transport, the others to the ranks;
-    ADDRESSES and LOADED only go round where the ranks form a group of `mx.distributed`."""
+    ADDRESSES and LOADED only go round where the ranks form a group of `mx.distributed`, FORGET
+    where they draw a picture in patches."""
 
     HELLO = 1
     FORM = 2
@@ -40,6 +41,7 @@ class Kind(IntEnum):
     RESULT = 5
     ADDRESSES = 6
     LOADED = 7
+    FORGET = 8
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,15 @@ def _id(message: object) -> str | None:
     return getattr(message, "request_id", None)
 
 
+async def begun(ranks: Ranks, request_id: str, step: int) -> None:
+    """Wait until a picture has come so far."""
+    while not any(
+        isinstance(each, Drawing) and each.request_id == request_id and each.step >= step
+        for each in ranks.ranks[0].said
+    ):
+        await asyncio.wait_for(ranks.ranks[0].heard(), 60)
+
+
 async def picture(ranks: Ranks, request_id: str, **fields: Any) -> bytes:
     ask(ranks, request_id, **fields)
     said = await outcome(ranks, request_id)
@@ -67,13 +76,20 @@ async def test_a_ring_draws_what_one_draws_and_outlives_a_rank(folders: Folders)
         expected = [await picture(one, "a"), await picture(one, "b", **edit)]
     async for three in running(ranks_of(folders(VARIANT), [1, 2])):
         assert [await picture(three, "a"), await picture(three, "b", **edit)] == expected
-        ask(three, "lost", steps=90)
-        while not any(_id(e) == "lost" and isinstance(e, Drawing) for e in three.ranks[0].said):
-            await asyncio.wait_for(three.ranks[0].heard(), 60)
+        near = await picture(three, "near", patches=3)
+        assert near != expected[0]
+        ask(three, "given-up", steps=90, patches=3)
+        await begun(three, "given-up", step=30)
+        three.ranks[0].process.send(Cancel(request_id="given-up"))
+        assert await picture(three, "again", patches=3) == near
+        assert (await outcome(three, "again"))[-1].stats.approximate
+        ask(three, "lost", steps=90, patches=3)
+        await begun(three, "lost", step=30)
         os.kill(three.ranks[2].process.pid, signal.SIGKILL)
         assert (await outcome(three, "lost"))[-1].error.code == "ring_broken"
         await three.restart(2)
         assert await picture(three, "c") == expected[0]
+        assert await picture(three, "d", patches=3) == near
 
 
 async def test_what_is_no_model_is_given_up_with_the_reason(tmp_path: Path) -> None:

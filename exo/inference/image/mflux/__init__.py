@@ -6,6 +6,9 @@ schedule  the noise of each step, and what is left of it
 family    what a family's adapter does; `flux`, `flux2`, `qwen` and `z_image` are the adapters
 words     prompts that are too long
 split     some of a transformer's blocks here, the others elsewhere
+patches   some of a picture's rows, as tokens and as latents
+stale     keys and values that blocks had last, for looks at patches
+pipeline  several patches on their way through the ranks at once
 ranks     what the ranks of one picture tell each other
 facts     what they must have in common
 canvas    pictures as they come and go: PNG, pixels, masks

@@ -10,7 +10,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 from PIL import Image
 
-from exo.errors import EngineError, RingError
+from exo.errors import EngineError, RequestError, RingError
 from exo.inference.engine import OnProgress
 from exo.inference.image.engine import DrawSpec
 from exo.inference.image.mflux.asked import Asked
@@ -54,6 +54,7 @@ class MfluxEngine:
         self._family: Family | None = None
         self._traits: ImageTraits | None = None
         self._look: Look | None = None
+        self._head: Head | None = None
         self._stage: Stage | None = None
         self._rank, self._size = 0, 1
         self._follower: Follower | OtherPass | None = None
@@ -92,12 +93,18 @@ class MfluxEngine:
 
     def begin(self, spec: DrawSpec) -> MfluxPicture:
         family, traits = self._loaded()
+        if spec.patches and self._stage is None:
+            raise RequestError(
+                "Here every node that draws this model has all of it, and computes no patches.",
+                hint="Leave `patches` out: it is for models that are split over several nodes.",
+                param="patches",
+            )
         look = self._look
         if look is None:
             if self._size > 1:
                 raise RingError("The ring of this model's nodes does not stand.", retry_after=2)
             look = look_alone(family)
-        return MfluxPicture(family, traits, spec, self._encode, look)
+        return MfluxPicture(family, traits, spec, self._encode, look, self._head)
 
     def peak_memory(self) -> int:
         peak = mx.get_peak_memory()
@@ -116,7 +123,8 @@ class MfluxEngine:
             case 0, None:
                 self._look = FirstPass(family, ring, life, wait).look
             case 0, Stage() as stage:
-                self._look = Head(family, stage, ring, life, wait).look
+                self._head = Head(family, stage, ring, life, wait)
+                self._look = self._head.look
             case _, None:
                 self._follower = OtherPass(family, ring, life)
             case rank, Stage() as stage:
@@ -124,7 +132,9 @@ class MfluxEngine:
                 self._follower = Follower(family, stage, ring, life, last=last)
 
     def stop(self) -> None:
-        self._look, self._follower = None, None
+        self._look, self._head, self._follower = None, None, None
+        if self._stage is not None:
+            self._stage.stale.forget()
 
     def receive(self, frame: Frame) -> None:
         if self._follower is None:

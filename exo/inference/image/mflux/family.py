@@ -6,6 +6,7 @@ only adds and scales them. Plain ones are (1, channels, height / 8, width / 8).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Protocol
 
 import mlx.core as mx
@@ -13,6 +14,7 @@ from mlx import nn
 from PIL import Image
 
 from exo.inference.image.mflux.asked import Asked
+from exo.inference.image.mflux.patches import Cut, Layout
 from exo.inference.image.mflux.schedule import Schedule
 
 # What `Family.encode` hands to `Family.look`: each family's own arrays.
@@ -34,6 +36,10 @@ class Family(Protocol):
     channels: int
     # Whether images are references that the model looks at; if not, a picture begins from one.
     references: bool
+    # Along which axis of packed latents the picture's rows are.
+    row_axis: int
+    # mflux's module in which all blocks take `scaled_dot_product_attention` from its global name.
+    attention: ModuleType
 
     def modules(self) -> list[tuple[str, nn.Module]]:
         """The parts that have weights, by name."""
@@ -42,6 +48,19 @@ class Family(Protocol):
     def blocks(self) -> list[list[nn.Module]]:
         """The lists of the transformer's blocks that may be computed in several places, in the
         order in which they are computed."""
+        ...
+
+    def refiners(self) -> list[nn.Module]:
+        """The list of blocks that go before these, of the picture without words."""
+        ...
+
+    def layout(self, which: int, encoded: Encoded, asked: Asked) -> Layout:
+        """The tokens of such a look."""
+        ...
+
+    def cut_inputs(self, inputs: dict[str, Any], cut: Cut, *, refining: bool) -> dict[str, Any]:
+        """A block's inputs with what they say of each token (positions) cut to a patch; its tokens
+        are already. Masks of keys stay, since those are of all tokens."""
         ...
 
     def schedule(self, asked: Asked, steps: int) -> Schedule: ...

@@ -4,6 +4,7 @@
 # mlx's own stubs leave some parameters untyped.
 
 from collections.abc import Sequence
+from typing import Any
 
 import mlx.core as mx
 from mflux.models.common.config.model_config import ModelConfig
@@ -11,6 +12,7 @@ from mflux.models.common.latent_creator.latent_creator import LatentCreator
 from mflux.models.common.vae.vae_util import VAEUtil
 from mflux.models.flux.latent_creator.flux_latent_creator import FluxLatentCreator
 from mflux.models.flux.model.flux_text_encoder.prompt_encoder import PromptEncoder
+from mflux.models.flux.model.flux_transformer.common import attention_utils
 from mflux.models.flux.variants.kontext.kontext_util import KontextUtil
 from mflux.models.flux.variants.txt2img.flux import Flux1
 from mlx import nn
@@ -18,6 +20,7 @@ from PIL import Image
 
 from exo.inference.image.mflux.asked import Asked
 from exo.inference.image.mflux.family import Encoded
+from exo.inference.image.mflux.patches import Cut, Layout, take
 from exo.inference.image.mflux.schedule import LINEAR, Schedule
 from exo.inference.image.mflux.words import check_length
 
@@ -26,6 +29,8 @@ class Flux:
     """Guidance is an input of the transformer, so that a step is one pass."""
 
     channels = 16
+    row_axis = 1
+    attention = attention_utils
 
     def __init__(self, path: str, config: ModelConfig, *, references: bool) -> None:
         self._model = Flux1(model_path=path, model_config=config)
@@ -44,6 +49,20 @@ class Flux:
     def blocks(self) -> list[list[nn.Module]]:
         transformer = self._model.transformer
         return [transformer.transformer_blocks, transformer.single_transformer_blocks]
+
+    def refiners(self) -> list[nn.Module]:
+        return []
+
+    def layout(self, which: int, encoded: Encoded, asked: Asked) -> Layout:
+        del which
+        reference = encoded["reference"].shape[1] if "reference" in encoded else 0
+        words = encoded["prompt_embeds"].shape[1]
+        return Layout(words, asked.height // 16, asked.width // 16, reference)
+
+    def cut_inputs(self, inputs: dict[str, Any], cut: Cut, *, refining: bool) -> dict[str, Any]:
+        del refining
+        positions = take(inputs["rotary_embeddings"], cut.together, 2)
+        return {**inputs, "rotary_embeddings": positions}
 
     def schedule(self, asked: Asked, steps: int) -> Schedule:
         return Schedule(self._config, LINEAR, asked, steps)

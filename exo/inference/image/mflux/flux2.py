@@ -5,11 +5,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import mlx.core as mx
 from mflux.models.common.config.model_config import ModelConfig
 from mflux.models.common.latent_creator.latent_creator import LatentCreator
+from mflux.models.flux.model.flux_transformer.common import attention_utils
 from mflux.models.flux2.latent_creator.flux2_latent_creator import Flux2LatentCreator
 from mflux.models.flux2.model.flux2_text_encoder.prompt_encoder import Flux2PromptEncoder
 from mflux.models.flux2.variants.edit.flux2_klein_edit_helpers import (
@@ -23,6 +24,7 @@ from PIL import Image
 
 from exo.inference.image.mflux.asked import Asked
 from exo.inference.image.mflux.family import Encoded
+from exo.inference.image.mflux.patches import Cut, Layout, take
 from exo.inference.image.mflux.schedule import EULER, Schedule
 from exo.inference.image.mflux.words import check_length
 
@@ -34,6 +36,8 @@ class Flux2:
     """With guidance above 1 a step is two passes, the second of the negative prompt."""
 
     channels = 32
+    row_axis = 1
+    attention = attention_utils
     references = True
 
     def __init__(
@@ -66,6 +70,19 @@ class Flux2:
     def blocks(self) -> list[list[nn.Module]]:
         transformer = self._model.transformer
         return [transformer.transformer_blocks, transformer.single_transformer_blocks]
+
+    def refiners(self) -> list[nn.Module]:
+        return []
+
+    def layout(self, which: int, encoded: Encoded, asked: Asked) -> Layout:
+        reference = encoded["reference"].shape[1] if "reference" in encoded else 0
+        words = encoded["words"][which][0].shape[1]
+        return Layout(words, asked.height // 16, asked.width // 16, reference)
+
+    def cut_inputs(self, inputs: dict[str, Any], cut: Cut, *, refining: bool) -> dict[str, Any]:
+        del refining
+        positions = tuple(take(each, cut.together, 0) for each in inputs["image_rotary_emb"])
+        return {**inputs, "image_rotary_emb": positions}
 
     def schedule(self, asked: Asked, steps: int) -> Schedule:
         return Schedule(self._config, EULER, asked, steps)

@@ -1,14 +1,15 @@
 """What ranks tell each other of one picture: looks at it, and what all its looks have in common.
 
 Rank 0 sends a STEP frame for every look; that of a picture's first look also brings what they have
-in common, which is everything but the words. What comes of a look is a RESULT frame.
+in common, which is everything but the words. What comes of a look is a RESULT frame. A FORGET frame
+goes all the way round: behind it no rank has anything of the picture's looks before.
 """
 
 # pyright: reportUnknownMemberType=false
 # mlx's own stubs leave some parameters untyped.
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, cast
 
 import mlx.core as mx
@@ -17,6 +18,7 @@ import msgpack
 from exo.errors import RingError
 from exo.inference.image.mflux.asked import Asked
 from exo.inference.image.mflux.family import Encoded, Family, Work
+from exo.inference.image.mflux.patches import About, Patch
 from exo.inference.mlx.tensors import describe, from_buffer, to_buffers
 from exo.inference.ring.events import Ring
 from exo.inference.ring.frames import Frame, Kind
@@ -36,10 +38,10 @@ class Asking:
         self._told: Work | None = None
         self._number = 0
 
-    def ask(self, work: Work, which: int, step: int, tensors: Tensors) -> None:
+    def ask(self, work: Work, look: About, tensors: Tensors) -> None:
         """Send what a look begins with, or goes on with."""
         about: list[mx.array] = []
-        said: dict[str, Any] = {"which": which, "step": step}
+        said = _pack_look(look)
         if self._told is not work:
             self._number += 1
             said["work"] = _pack_work(work, about)
@@ -47,7 +49,7 @@ class Asking:
         self._ring.send(_frame(Kind.STEP, said, about, tensors), self._life)
         self._told = work
 
-    def answer(self, which: int, step: int) -> list[mx.array]:
+    def answer(self, look: About) -> list[mx.array]:
         """What came of a look that was asked for; looks are answered in their order.
 
         Raises:
@@ -56,12 +58,23 @@ class Asking:
         frame = self._wait()
         try:
             said, _, tensors = _read(frame, Kind.RESULT)
-            if said != {"number": self._number, "which": which, "step": step}:
+            if said != {"number": self._number, **_pack_look(look)}:
                 raise RingError("The last rank answered what was not asked.")
         except RingError as error:
             self.give_up(error)
             raise
         return tensors
+
+    def forget(self) -> None:
+        """Have all ranks forget what they keep of a picture's looks; return when they have. What
+        is still on its way of them comes before that, and is dropped.
+
+        Raises:
+            RingError: the ring is gone, and with it all that is kept.
+        """
+        self._ring.send(Frame(Kind.FORGET), self._life)
+        while self._wait().kind is not Kind.FORGET:
+            pass
 
     def give_up(self, error: RingError) -> None:
         """What else is on its way would not be what is asked next."""
@@ -74,8 +87,7 @@ class AskedLook:
 
     said: dict[str, Any]
     work: Work
-    which: int
-    step: int
+    look: About
     tensors: list[mx.array]
     about: list[mx.array]
 
@@ -96,14 +108,17 @@ class Answering:
         """
         said, about, tensors = _read(frame, Kind.STEP)
         try:
-            number, which, step = int(said["number"]), int(said["which"]), int(said["step"])
+            number, asked = int(said["number"]), _unpack_look(said)
             if "work" in said:
                 self._work = number, _unpack_work(self._family, said["work"], about)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise RingError("A neighbour in the ring sent a look that cannot be read.") from error
         if self._work is None or self._work[0] != number:
             raise RingError("A look at a picture came that was not begun.")
-        return AskedLook(said, self._work[1], which, step, tensors, about)
+        work = self._work[1]
+        if asked.patch and not asked.patch.fits(work.asked.height // 16):
+            raise RingError("A look came at a patch that the picture does not have.")
+        return AskedLook(said, work, asked, tensors, about)
 
     def pass_on(self, look: AskedLook, tensors: Tensors) -> None:
         """To the next rank, which goes on with it."""
@@ -111,8 +126,26 @@ class Answering:
 
     def answer(self, look: AskedLook, tensors: Tensors) -> None:
         """To rank 0: what came of it."""
-        said = {name: look.said[name] for name in ("number", "which", "step")}
+        said = {"number": look.said["number"], **_pack_look(look.look)}
         self._ring.send(_frame(Kind.RESULT, said, [], tensors), self._life)
+
+
+def _pack_look(look: About) -> dict[str, Any]:
+    said: dict[str, Any] = {"which": look.which, "step": look.step}
+    if look.keep:
+        said["keep"] = True
+    if look.patch is not None:
+        said["patch"] = [*astuple(look.patch)]
+    return said
+
+
+def _unpack_look(said: dict[str, Any]) -> About:
+    patch = None
+    if "patch" in said:
+        index, count, start, end = (int(each) for each in said["patch"])
+        patch = Patch(index, count, start, end)
+    keep = bool(said.get("keep", False))
+    return About(int(said["which"]), int(said["step"]), keep, patch)
 
 
 def _frame(

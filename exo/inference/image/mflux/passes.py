@@ -13,6 +13,7 @@ import mlx.core as mx
 from exo.errors import RingError
 from exo.inference.image.mflux.family import Family, Work
 from exo.inference.image.mflux.frames import Answering, Asking, Await
+from exo.inference.image.mflux.patches import About
 from exo.inference.ring.events import Ring
 from exo.inference.ring.frames import Frame
 
@@ -32,13 +33,13 @@ class FirstPass:
         """
         others = range(1, self._family.looks(work.encoded, work.schedule))
         for which in others:
-            self._asking.ask(work, which, step, [latents])
+            self._asking.ask(work, About(which, step), [latents])
         own = self._family.look(0, step, latents, work.encoded, work.schedule)
         mx.eval(own)
         return [own, *(self._other(which, step, own) for which in others)]
 
     def _other(self, which: int, step: int, like: mx.array) -> mx.array:
-        found = self._asking.answer(which, step)
+        found = self._asking.answer(About(which, step))
         if [(each.shape, each.dtype) for each in found] != [(like.shape, like.dtype)]:
             error = RingError("The other rank answered with what is no look at this picture.")
             self._asking.give_up(error)
@@ -62,10 +63,9 @@ class OtherPass:
         look = self._answering.read(frame)
         work, own = look.work, self._family.noise(0, look.work.asked)
         passes = self._family.looks(work.encoded, work.schedule)
-        if [t.shape for t in look.tensors] != [own.shape] or not 0 < look.which < passes:
+        if [t.shape for t in look.tensors] != [own.shape] or not 0 < look.look.which < passes:
             raise RingError("What came from the rank before is no picture to look at.")
-        seen = self._family.look(
-            look.which, look.step, look.tensors[0], work.encoded, work.schedule
-        )
+        which, step = look.look.which, look.look.step
+        seen = self._family.look(which, step, look.tensors[0], work.encoded, work.schedule)
         mx.eval(seen)
         self._answering.answer(look, [seen])

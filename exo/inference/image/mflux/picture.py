@@ -4,6 +4,7 @@
 # mlx's own stubs leave some parameters untyped.
 
 from collections.abc import Callable, Generator
+from contextlib import closing
 
 import mlx.core as mx
 
@@ -13,6 +14,8 @@ from exo.inference.image.engine import DrawSpec, Stroke
 from exo.inference.image.mflux.asked import Asked
 from exo.inference.image.mflux.canvas import Mask, open_image, open_mask, to_image, to_png
 from exo.inference.image.mflux.family import Encoded, Family, Look, Work
+from exo.inference.image.mflux.pipeline import Advance, Pipeline, Rows, whole_steps
+from exo.inference.image.mflux.ranks import Head
 from exo.models.image_traits import ImageTraits
 
 # How much of an image stays where a picture begins from one and nothing is said: a sketch of it.
@@ -21,8 +24,13 @@ DEFAULT_STRENGTH = 0.3
 Encode = Callable[[Asked], Encoded]
 
 
+def _all(array: mx.array) -> mx.array:
+    return array
+
+
 class MfluxPicture:
-    """A picture that is being drawn. `encode` is the family's, or one that remembers."""
+    """A picture that is being drawn. `encode` is the family's, or one that remembers. `head` is
+    what looks at patches, for a picture that is asked for in patches."""
 
     def __init__(
         self,
@@ -31,12 +39,14 @@ class MfluxPicture:
         spec: DrawSpec,
         encode: Encode,
         look: Look,
+        head: Head | None = None,
     ) -> None:
         self._family = family
         self._traits = traits
         self._spec = spec
         self._encode = encode
         self._look = look
+        self._head = head
         self._asked: Asked | None = None
         self._mask: Mask | None = None
         self._shown: mx.array | None = None
@@ -67,16 +77,50 @@ class MfluxPicture:
             self._mask = Mask(mask, images[0], spec.width, spec.height)
             may_change = family.pack(self._mask.plain(family.channels), asked)
         latents = noise if own is None or not first else schedule.mix(first, own, noise)
-        for step in range(first, spec.steps):
-            velocity = family.guide(self._look(work, step, latents), schedule)
-            latents = schedule.advance(step, latents, velocity)
+
+        def advance(
+            step: int, before: mx.array, velocity: mx.array, rows: Rows
+        ) -> tuple[mx.array, mx.array]:
+            after = schedule.advance(step, before, velocity)
             if own is not None and may_change is not None:
-                kept = schedule.mix(step + 1, own, noise)
-                latents = mx.where(may_change > 0, latents, kept)
-            shown = schedule.picture(step + 1, latents, velocity)
-            mx.eval(latents, shown)
-            self._shown, self._png = shown, None
-            yield Stroke(step=step - first + 1, steps=spec.steps - first)
+                kept = schedule.mix(step + 1, rows(own), rows(noise))
+                after = mx.where(rows(may_change) > 0, after, kept)
+            return after, schedule.picture(step + 1, after, velocity)
+
+        with closing(self._denoise(work, first, latents, advance)) as steps:
+            for done, shown in enumerate(steps, 1):
+                self._shown, self._png = shown, None
+                near = self._whole_until(first) < first + done
+                yield Stroke(done, spec.steps - first, approximate=near)
+
+    def _denoise(
+        self, work: Work, first: int, latents: mx.array, advance: Advance
+    ) -> Generator[mx.array]:
+        """What the picture shows after each step."""
+        spec, patched = self._spec, self._whole_until(first)
+        pipeline = None
+        if self._head and spec.patches and patched < spec.steps:
+            pipeline = Pipeline(self._family, self._head, work, spec.patches)
+        try:
+            for step in range(first, patched):
+                keeps = pipeline is not None and step == patched - 1
+                look = self._head.look_and_keep if keeps and self._head else self._look
+                velocity = self._family.guide(look(work, step, latents), work.schedule)
+                latents, shown = advance(step, latents, velocity, _all)
+                mx.eval(latents, shown)
+                yield shown
+            if pipeline is not None:
+                yield from pipeline.steps(patched, spec.steps, latents, advance)
+        finally:
+            if pipeline is not None:
+                pipeline.close()
+
+    def _whole_until(self, first: int) -> int:
+        """Before which step all looks are at the whole picture."""
+        spec = self._spec
+        if spec.patches is None:
+            return spec.steps
+        return first + whole_steps(spec.steps - first, spec.sync_steps)
 
     def png(self) -> bytes:
         if self._shown is None or self._asked is None:

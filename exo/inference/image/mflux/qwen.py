@@ -12,6 +12,7 @@ from mflux.models.common.latent_creator.latent_creator import LatentCreator
 from mflux.models.common.vae.vae_util import VAEUtil
 from mflux.models.qwen.latent_creator.qwen_latent_creator import QwenLatentCreator
 from mflux.models.qwen.model.qwen_text_encoder.qwen_prompt_encoder import QwenPromptEncoder
+from mflux.models.qwen.model.qwen_transformer import qwen_attention
 from mflux.models.qwen.tokenizer.qwen_vision_language_tokenizer import QwenVisionLanguageTokenizer
 from mflux.models.qwen.variants.edit.qwen_edit_util import QwenEditUtil
 from mflux.models.qwen.variants.edit.qwen_image_edit import QwenImageEdit
@@ -21,6 +22,7 @@ from PIL import Image
 
 from exo.inference.image.mflux.asked import Asked
 from exo.inference.image.mflux.family import Encoded
+from exo.inference.image.mflux.patches import Cut, Layout, take
 from exo.inference.image.mflux.schedule import LINEAR, Schedule
 from exo.inference.image.mflux.words import check_length
 
@@ -29,6 +31,8 @@ class Qwen:
     """A step is two passes, the second of the negative prompt, unless guidance is 1."""
 
     channels = 16
+    row_axis = 1
+    attention = qwen_attention
 
     def __init__(self, path: str, config: ModelConfig, *, references: bool) -> None:
         kind = QwenImageEdit if references else QwenImage
@@ -46,6 +50,29 @@ class Qwen:
 
     def blocks(self) -> list[list[nn.Module]]:
         return [self._model.transformer.transformer_blocks]
+
+    def refiners(self) -> list[nn.Module]:
+        return []
+
+    def layout(self, which: int, encoded: Encoded, asked: Asked) -> Layout:
+        reference = encoded["inputs"].get("reference")
+        words = encoded["words"][which][0].shape[1]
+        others = 0 if reference is None else reference.shape[1]
+        return Layout(words, asked.height // 16, asked.width // 16, others)
+
+    def cut_inputs(self, inputs: dict[str, Any], cut: Cut, *, refining: bool) -> dict[str, Any]:
+        del refining
+        shown, words = inputs["image_rotary_emb"]
+        is_reference = inputs["is_cond_token"]
+        return {
+            **inputs,
+            "image_rotary_emb": (
+                tuple(take(each, cut.shown, 0) for each in shown),
+                tuple(take(each, cut.words, 0) for each in words),
+            ),
+            "encoder_hidden_states_mask": take(inputs["encoder_hidden_states_mask"], cut.words, 1),
+            "is_cond_token": None if is_reference is None else take(is_reference, cut.shown, 1),
+        }
 
     def schedule(self, asked: Asked, steps: int) -> Schedule:
         return Schedule(self._config, LINEAR, asked, steps)

@@ -4,6 +4,7 @@
 # mlx's own stubs leave some parameters untyped.
 
 from collections.abc import Sequence
+from typing import Any
 
 import mlx.core as mx
 from mflux.models.common.config.model_config import ModelConfig
@@ -11,14 +12,19 @@ from mflux.models.common.latent_creator.latent_creator import LatentCreator
 from mflux.models.common.vae.vae_util import VAEUtil
 from mflux.models.z_image.latent_creator.z_image_latent_creator import ZImageLatentCreator
 from mflux.models.z_image.model.z_image_text_encoder.prompt_encoder import PromptEncoder
+from mflux.models.z_image.model.z_image_transformer import attention
 from mflux.models.z_image.variants.z_image import ZImage as Model
 from mlx import nn
 from PIL import Image
 
 from exo.inference.image.mflux.asked import Asked
 from exo.inference.image.mflux.family import Encoded
+from exo.inference.image.mflux.patches import Cut, Layout, take
 from exo.inference.image.mflux.schedule import EULER, LINEAR, Schedule
 from exo.inference.image.mflux.words import check_length
+
+# mflux pads the tokens of words and picture to multiples of it.
+_MULTIPLE = 32
 
 
 class ZImage:
@@ -26,6 +32,8 @@ class ZImage:
 
     channels = 16
     references = False
+    row_axis = 2
+    attention = attention
 
     def __init__(self, path: str, config: ModelConfig) -> None:
         self._model = Model(model_path=path, model_config=config)
@@ -41,6 +49,19 @@ class ZImage:
 
     def blocks(self) -> list[list[nn.Module]]:
         return [self._model.transformer.layers]
+
+    def refiners(self) -> list[nn.Module]:
+        return self._model.transformer.noise_refiner
+
+    def layout(self, which: int, encoded: Encoded, asked: Asked) -> Layout:
+        words = encoded["words"][which].shape[0]
+        rows, width = asked.height // 16, asked.width // 16
+        padding = -rows * width % _MULTIPLE
+        return Layout(words + -words % _MULTIPLE, rows, width, padding, words_last=True)
+
+    def cut_inputs(self, inputs: dict[str, Any], cut: Cut, *, refining: bool) -> dict[str, Any]:
+        ranges = cut.shown if refining else cut.together
+        return {**inputs, "freqs_cis": take(inputs["freqs_cis"], ranges, 0)}
 
     def schedule(self, asked: Asked, steps: int) -> Schedule:
         scheduler = EULER if self._config.supports_guidance else LINEAR

@@ -6,6 +6,7 @@ from mlx import nn
 
 class _Transformer(nn.Module):
     layers: list[nn.Module]
+    noise_refiner: list[nn.Module]
     def __call__(self, **inputs: Any) -> mx.array: ...
 
 class ZImage:

@@ -1,0 +1,1 @@
+from mlx.core.fast import scaled_dot_product_attention as scaled_dot_product_attention
