@@ -145,17 +145,14 @@ def image(  # noqa: PLR0913, PLR0917  one for each flag
         "output_format": goal.format,
         "output_compression": compression,
         "input_fidelity": fidelity,
-        "advanced_params": _given(
-            {
-                "seed": seed,
-                "num_inference_steps": steps,
-                "guidance": guidance,
-                "negative_prompt": negative,
-                "patches": patches,
-                "num_sync_steps": sync_steps,
-            }
-        )
-        or None,
+        "advanced_params": _advanced(
+            seed=seed,
+            num_inference_steps=steps,
+            guidance=guidance,
+            negative_prompt=negative,
+            patches=patches,
+            num_sync_steps=sync_steps,
+        ),
     }
     with connect_or_start() as api:
         name = model_argument(model)
@@ -174,6 +171,10 @@ def _prompt(given: str | None) -> str:
     if given is None:
         raise RequestError("There is no prompt.", hint="Give PROMPT, or pipe it in.")
     return given
+
+
+def _advanced(**fields: float | str | None) -> JsonObject | None:
+    return _given(fields) or None
 
 
 def _given(fields: JsonObject) -> JsonObject:

@@ -1,4 +1,5 @@
-"""Greedy answers are `mlx_lm.generate`'s, token for token, for every layout of a model folder."""
+"""Greedy answers are `mlx_lm.generate`'s, token for token, for every layout of a model folder,
+where it keeps keys and values in the type that exo keeps them in."""
 
 import json
 import os
@@ -21,14 +22,21 @@ TOKENS = 48
 
 
 @pytest.fixture(scope="module")
-def expected(models: Path) -> dict[tuple[str, str], str]:
+def expected(shared: Daemon, models: Path) -> dict[tuple[str, str], str]:
     """What `mlx_lm.generate` says to each prompt, by model and prompt."""
+    for model in MODELS:
+        shared.text(model, max_tokens=1)  # It is placed now, if it was not.
+    kept = {
+        instance["model_id"]: instance["shards"][0]["kv_dtype"]
+        for instance in shared.get("/instance")["data"]
+    }
     pairs = [(model, prompt) for model in MODELS for prompt in PROMPTS]
     jobs = [
         {
             "path": str((BUNDLED if model == "exo-demo" else models) / model),
             "messages": [{"role": "user", "content": prompt}],
             "max_tokens": TOKENS,
+            "kv_dtype": kept[model],
         }
         for model, prompt in pairs
     ]

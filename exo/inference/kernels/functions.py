@@ -50,6 +50,8 @@ def _rms_norm(library: Library, own: Callable[..., mx.array]) -> Callable[..., m
     ) -> mx.array:
         if options or x.dtype not in _FLOATS or (weight is not None and weight.ndim != 1):
             return own(x, weight, eps, **options)
+        if weight is not None and weight.dtype != x.dtype:
+            x = x.astype(mx.float32)  # As MLX's own does.
         return library.rms_norm(x, weight, eps)
 
     return rms_norm

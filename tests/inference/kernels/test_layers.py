@@ -195,3 +195,14 @@ def test_layers_stay_what_they_were_to_the_models_code(kernels: Library):
     assert np.allclose(
         np.array(linear(x) - linear.bias), 2 * np.array(expected - linear.bias), atol=1e-5
     )
+
+
+@pytest.mark.usefixtures("functions")
+def test_a_norm_of_one_type_by_weights_of_another_is_float32(kernels: Library):
+    install(kernels)
+    for one, other in [("bfloat16", "float32"), ("float32", "bfloat16"), ("bfloat16", "float16")]:
+        x, weight = normal(1, 3, 64, dtype=one), normal(2, 64, dtype=other)
+        found = mx.fast.rms_norm(x, weight, 1e-5)
+        assert found.dtype == mx.float32
+        wide = mx.fast.rms_norm(x.astype(mx.float32), weight.astype(mx.float32), 1e-5)
+        assert np.array_equal(np.array(found), np.array(wide))
