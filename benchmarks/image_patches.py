@@ -25,6 +25,7 @@ from unittest.mock import patch
 import numpy as np
 from PIL import Image
 
+from benchmarks import images
 from benchmarks.images import HEAD, VARIANT, Pinned
 from exo.inference.image.types import Drawing, DrawRequest
 from tests.inference.image import maker, small
@@ -124,17 +125,9 @@ def report(took: dict[str, list[Took]], near: dict[str, list[float]], beside: st
 def request(
     arguments: argparse.Namespace, name: str, seed: int, patches: int | None
 ) -> DrawRequest:
-    return DrawRequest(
-        request_id=name,
-        prompt="a red circle",
-        width=arguments.size,
-        height=arguments.size,
-        steps=arguments.steps,
-        seed=seed,
-        guidance=arguments.guidance,
-        patches=patches,
-        sync_steps=arguments.sync if patches else None,
-    )
+    patched = {"patches": patches, "sync_steps": arguments.sync if patches else None}
+    plain = images.request(arguments, name, seed)
+    return plain.model_copy(update={"guidance": arguments.guidance, **patched})
 
 
 def overrides(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from exo.api.image_schema import (
     Quality,
 )
 from exo.errors import RequestError
+from exo.inference.image.checks import check_patches
 from exo.inference.image.types import DrawRequest, DrawStats
 from exo.models.card import ModelCard
 from exo.models.image_traits import ImageTraits
@@ -171,18 +172,12 @@ def to_draw(
 
 
 def _check_patches(asked: AdvancedParams, height: int) -> None:
-    if asked.patches is not None and asked.patches > height // UNIT:
-        raise RequestError(
-            f"A picture of {height} pixels has {height // UNIT} rows of {UNIT}, too few for "
-            f"{asked.patches} patches.",
-            param="advanced_params.patches",
-        )
-    if asked.num_sync_steps is not None and asked.patches is None:
-        raise RequestError(
-            "num_sync_steps is for pictures in patches.",
-            hint="`patches` says how many; without it, every step is of the whole picture.",
-            param="advanced_params.num_sync_steps",
-        )
+    """What the engine would refuse, before anything is placed."""
+    try:
+        check_patches(asked.patches, asked.num_sync_steps, height)
+    except RequestError as error:
+        param = f"advanced_params.{error.param}"
+        raise RequestError(error.message, hint=error.hint, param=param) from error
 
 
 def _steps(body: ImageRequest, traits: ImageTraits) -> int:

@@ -8,6 +8,7 @@ from exo.cluster.placement import (
     DEFAULT_CONCURRENCY,
     DEFAULT_CONTEXT,
     LayerRange,
+    NodeResources,
     Wanted,
     place,
 )
@@ -175,14 +176,17 @@ def test_quantised_keys_and_values_leave_room_for_a_longer_context():
     assert 2 * GIB < most(4) < 3 * GIB
 
 
+def with_kernels(kernels: str | None) -> NodeResources:
+    found = resources(64 * GIB)
+    assert found.device
+    return replace(found, device=found.device.model_copy(update={"kernels": kernels}))
+
+
 def test_the_kernels_hold_mxfp8_in_twice_its_size():
     def memory(mode: str) -> int:
         packed = {"quantization": {"bits": 8, "group_size": 32, "mode": mode}}
         model = card(**packed, storage_size=3 * GIB, packed_size=2 * GIB)
-        found = resources(64 * GIB)
-        assert found.device
-        node = replace(found, device=found.device.model_copy(update={"kernels": "avx2"}))
-        return place(model, Wanted(), [node]).shards[0].memory
+        return place(model, Wanted(), [with_kernels("avx2")]).shards[0].memory
 
     assert memory("mxfp8") - memory("affine") == 2 * GIB
 
@@ -192,10 +196,7 @@ def test_where_kernels_compute_keys_and_values_stay_in_half_precision():
     wanted = Wanted(context_length=65536, concurrency=1)
 
     def shard(model: ModelCard = deep, kernels: str | None = "avx2", **more: int) -> Shard:
-        found = resources(64 * GIB)
-        assert found.device
-        node = replace(found, device=found.device.model_copy(update={"kernels": kernels}))
-        return place(model, wanted.model_copy(update=more), [node]).shards[0]
+        return place(model, wanted.model_copy(update=more), [with_kernels(kernels)]).shards[0]
 
     assert (shard().kv_dtype, shard(kernels=None).kv_dtype) == ("bfloat16", "")
     assert shard().memory < shard(kernels=None).memory - 7 * GIB

@@ -15,12 +15,12 @@ from mlx import nn
 from exo.errors import RequestError
 from exo.inference.embedding import batches
 from exo.inference.engine import EmbedSpec
-from exo.inference.messages import Load
 from exo.inference.mlx import loading
 from exo.inference.mlx.embedding import MlxEmbedder, find_trunk
 from exo.inference.mlx.engine import MlxEngine
 from exo.inference.types import EmbedRequest
 from exo.models.pooling import Pooling, read_pooling
+from tests.inference.loads import load_of
 from tests.models_maker import HIDDEN, make_model
 
 TEXTS = [[7, 8, 9], [5], list(range(20, 59)), [7, 8, 10], list(range(300, 311))]
@@ -137,20 +137,8 @@ def test_a_model_without_hidden_states(model: nn.Module):
 
 
 def engine_of(folder: Path, **fields: Any) -> MlxEngine:
-    settings = {
-        "path": folder,
-        "start_layer": 0,
-        "end_layer": 3,
-        "context_length": 32,
-        "max_concurrency": 1,
-        "max_queue": 1,
-        "kv_tokens": 1000,
-        "kv_bytes_per_token": 768,
-        "prefix_cache_bytes": 0,
-        "cast_float32": True,
-    }
     engine = MlxEngine()
-    engine.load(Load.model_validate({**settings, **fields}), lambda _done, _total: None)
+    engine.load(load_of(folder, **fields), lambda _done, _total: None)
     return engine
 
 

@@ -20,7 +20,6 @@ from exo.errors import EngineError, RequestError
 from exo.inference.engine import EmbedSpec, SequenceSpec
 from exo.inference.kernels.library import Library
 from exo.inference.kernels.use import use_kernels
-from exo.inference.messages import Load
 from exo.inference.mlx.encoder import Encoder
 from exo.inference.mlx.encoder_engine import EncoderEngine
 from exo.inference.mlx.encoder_loading import open_encoder
@@ -30,6 +29,7 @@ from exo.models.encoder_names import sources
 from exo.models.encoder_shape import ENCODERS, encoder_shape
 from exo.models.pooling import Pooling
 from tests.encoder_maker import FAMILIES, HIDDEN, LONGEST, WORDS, make_encoder, say_pooling
+from tests.inference.loads import load_of
 
 # One is longer than the windows, and than the distances that MPNet tells apart.
 TEXTS = [list(range(5, 12)), [2, *range(20, 169)]]
@@ -157,21 +157,9 @@ def test_the_names_are_those_of_the_classes(family: str):
 
 
 def engine_of(folder: Path, **fields: Any) -> EncoderEngine:
-    settings = {
-        "path": folder,
-        "start_layer": 0,
-        "end_layer": 3,
-        "context_length": 12,
-        "max_concurrency": 1,
-        "max_queue": 1,
-        "kv_tokens": 1000,
-        "kv_bytes_per_token": 768,
-        "prefix_cache_bytes": 0,
-        "cast_float32": True,
-        "encoder": True,
-    }
+    settings = {"context_length": 12, "encoder": True, **fields}
     engine = EncoderEngine()
-    engine.load(Load.model_validate({**settings, **fields}), lambda _done, _total: None)
+    engine.load(load_of(folder, **settings), lambda _done, _total: None)
     return engine
 
 

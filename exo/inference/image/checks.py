@@ -29,7 +29,7 @@ def check(spec: DrawSpec, traits: ImageTraits) -> None:
         raise RequestError(f"A seed is from 0 to {MAX_SEED - 1}.", param="seed")
     _check_images(spec, traits)
     _check_guidance(spec, traits)
-    _check_patches(spec)
+    check_patches(spec.patches, spec.sync_steps, spec.height)
 
 
 def _check_size(spec: DrawSpec, traits: ImageTraits) -> None:
@@ -79,15 +79,22 @@ def _check_guidance(spec: DrawSpec, traits: ImageTraits) -> None:
         raise RequestError(f"This model's guidance is from {low} to {high}.", param="guidance")
 
 
-def _check_patches(spec: DrawSpec) -> None:
-    rows = spec.height // MULTIPLE
-    if spec.patches is not None and not 1 <= spec.patches <= rows:
+def check_patches(patches: int | None, sync_steps: int | None, height: int) -> None:
+    """Refuse patches that a picture of so many pixels does not have.
+
+    Raises:
+        RequestError: as `check`.
+    """
+    rows = height // MULTIPLE
+    if patches is not None and not 1 <= patches <= rows:
         raise RequestError(
-            f"{spec.patches} patches: a picture of {spec.height} pixels has {rows} rows of "
-            f"{MULTIPLE}, and a patch is one at least.",
+            f"A picture of {height} pixels has {rows} rows of {MULTIPLE}, too few for {patches} "
+            "patches.",
             param="patches",
         )
-    if spec.sync_steps is not None and spec.patches is None:
+    if sync_steps is not None and patches is None:
         raise RequestError(
-            "Whole steps are for pictures in patches: say how many.", param="num_sync_steps"
+            "num_sync_steps is for pictures in patches.",
+            hint="`patches` says how many; without it, every step is of the whole picture.",
+            param="num_sync_steps",
         )

@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import cast
 
 import mlx.core as mx
-from mlx.utils import tree_map
 
 from exo.errors import ModelInvalid
 from exo.inference.engine import OnProgress
 from exo.inference.kernels.layers import swap
 from exo.inference.kernels.library import Library
+from exo.inference.mlx.casting import to_float32
 from exo.inference.mlx.encoder import Encoder
 from exo.models.encoder_folder import read_encoder
 from exo.models.folder import weight_files
 from exo.models.json_files import read_json
-
-_HALF = (mx.float16, mx.bfloat16)
 
 
 def open_encoder(path: Path, *, cast_float32: bool, kernels: Library | None = None) -> Encoder:
@@ -46,7 +44,7 @@ def open_encoder(path: Path, *, cast_float32: bool, kernels: Library | None = No
     if kernels is not None:
         swap(model, kernels)
     if cast_float32:
-        model.update(tree_map(_to_float32, model.parameters()))
+        to_float32(model)
     return model
 
 
@@ -57,7 +55,3 @@ def read_weights(model: Encoder, progress: OnProgress) -> None:
         mx.eval(layer.parameters())
     mx.eval(model.parameters())
     progress(len(model.layers), len(model.layers))
-
-
-def _to_float32(array: mx.array) -> mx.array:
-    return array.astype(mx.float32) if array.dtype in _HALF else array

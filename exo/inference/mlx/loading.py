@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import mlx.core as mx
 from mlx import nn
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_flatten
 
 from exo.errors import ModelInvalid
 from exo.inference.engine import OnProgress
@@ -23,14 +23,13 @@ from exo.inference.mlx.adapter import (
     obstacle_to_cutting,
     open_model,
 )
+from exo.inference.mlx.casting import HALF, to_float32
 from exo.inference.mlx.held import KvForm
 from exo.inference.mlx.quantised import check_quantisable
 from exo.inference.mlx.split import SplitStage
 from exo.inference.mlx.stage import Stage, WholeModel
 from exo.inference.mlx.together import SharedModel, shard
 from exo.inference.mlx.trace import trace
-
-_HALF = {"float16": mx.float16, "bfloat16": mx.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def open_shard(
     Raises:
         ModelInvalid: the architecture is unknown or cannot be split so, or the weights do not fit.
     """
-    form = KvForm(load.kv_bits, _HALF.get(load.kv_dtype))
+    form = KvForm(load.kv_bits, HALF.get(load.kv_dtype))
     whole = open_whole(
         load.path,
         cast_float32=load.cast_float32,
@@ -95,7 +94,7 @@ def open_whole(
     if kernels is not None:
         swap(model, kernels)
     if cast_float32:
-        model.update(tree_map(_to_float32, model.parameters()))
+        to_float32(model)
     return Shard(
         WholeModel(model, form),
         config,
@@ -144,10 +143,6 @@ def _open(path: Path) -> tuple[nn.Module, dict[str, Any]]:
             f"The model at {path} cannot be loaded: {type(error).__name__}: {_first_line(error)}",
             hint="Copy or download it again.",
         ) from error
-
-
-def _to_float32(array: mx.array) -> mx.array:
-    return array.astype(mx.float32) if array.dtype in _HALF.values() else array
 
 
 def _first_line(error: Exception) -> str:

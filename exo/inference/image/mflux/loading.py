@@ -10,7 +10,7 @@ from typing import Any, cast
 import mlx.core as mx
 from mflux.models.common.config.model_config import AVAILABLE_MODELS, ModelConfig
 from mlx import nn
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_flatten
 
 from exo.errors import ModelInvalid
 from exo.inference.engine import OnProgress
@@ -21,12 +21,12 @@ from exo.inference.image.mflux.qwen import Qwen
 from exo.inference.image.mflux.z_image import ZImage
 from exo.inference.kernels.layers import swap
 from exo.inference.kernels.library import Library
+from exo.inference.mlx.casting import to_float32
 from exo.models.card import ModelCard
 from exo.models.image_file import ImageFile
 from exo.models.image_variants import VARIANTS
 
 _FLUX2_LENGTH = 512
-_HALF = (mx.float16, mx.bfloat16)
 # What mflux and the libraries below it raise over files that they cannot make a model of.
 _FAILURES = (
     AttributeError,
@@ -97,11 +97,7 @@ def in_float32(family: Family) -> None:
     """Compute in float32 in this process from now on, with all weights that are not packed."""
     ModelConfig.precision = mx.float32
     for _, module in family.modules():
-        module.update(tree_map(_to_float32, module.parameters()))
-
-
-def _to_float32(array: mx.array) -> mx.array:
-    return array.astype(mx.float32) if array.dtype in _HALF else array
+        to_float32(module)
 
 
 def read(family: Family, progress: OnProgress) -> int:
