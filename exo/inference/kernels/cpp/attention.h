@@ -8,6 +8,7 @@
 
 #include <limits>
 
+#include "fetch.h"
 #include "rows.h"
 #include "transpose.h"
 
@@ -57,6 +58,9 @@ struct AttentionTile {
   void all_scores(f32x16* columns) {
     for (int64_t key = first; key < end; key += kLanes) {
       const int width = int(std::min<int64_t>(kLanes, end - key));
+      for (int row = 0; row < width; ++row) {
+        fetch_ahead(keys + (key + row) * a.k_strides[2], a.size * sizeof(Stored));
+      }
       for (int64_t d = 0; d < a.size; d += kLanes) {
         load_columns<F>(keys + key * a.k_strides[2] + d, a.k_strides[2], width, columns + d);
       }
@@ -117,6 +121,7 @@ struct AttentionTile {
     f32x16 sums[kRows][kVectors] = {};
     for (int64_t j = first; j < end; ++j) {
       const Stored* value = values + j * a.v_strides[2] + d;
+      fetch_ahead(value, kVectors * kLanes * sizeof(Stored));
       for (int i = 0; i < kVectors; ++i) {
         const f32x16 v = F::read(value + i * kLanes);
         for (int r = 0; r < kRows; ++r) {

@@ -4,6 +4,7 @@
 // fused multiply-adds in the order of K, so a row gives the same bits whatever is beside it.
 #pragma once
 
+#include "fetch.h"
 #include "rows.h"
 
 namespace exo::EXO_ISA {
@@ -29,13 +30,14 @@ struct DenseKernels {
   }
 
   // `width` more steps along K for kRows rows, `x_stride` floats apart.
-  template <int kRows, class V>
+  template <int kRows, class V, bool kFetch>
   static EXO_INLINE void steps(
       const typename V::Stored* weights, const float* x, int64_t x_stride, int64_t width,
       f32x16* totals) {
     f32x16 sums[kRows][kVectors];
     std::memcpy(sums, totals, sizeof(sums));
     for (int64_t k = 0; k < width; ++k, weights += kPanel) {
+      if constexpr (kFetch) fetch_ahead(weights, kPanel * sizeof(*weights));
       f32x16 w[kVectors];
       for (int i = 0; i < kVectors; ++i) w[i] = V::read(weights + i * kLanes);
 #pragma GCC unroll 6
@@ -49,14 +51,14 @@ struct DenseKernels {
 
   static constexpr int kTile = 6;
 
-  template <class V, int kRows = kTile>
+  template <class V, bool kFetch, int kRows = kTile>
   static EXO_INLINE void some(
       int64_t rows, const typename V::Stored* weights, const float* x, int64_t width,
       f32x16* totals) {
     if (rows == kRows) {
-      steps<kRows, V>(weights, x, kChunk, width, totals);
+      steps<kRows, V, kFetch>(weights, x, kChunk, width, totals);
     } else if constexpr (kRows > 1) {
-      some<V, kRows - 1>(rows, weights, x, width, totals);
+      some<V, kFetch, kRows - 1>(rows, weights, x, width, totals);
     }
   }
 
@@ -72,14 +74,18 @@ struct DenseKernels {
         const int64_t width = std::min(kChunk, d.k - k);
         const Weight* from = weights + k * kPanel;
         if (unpacked) {
-          for (int64_t i = 0; i < width * kPanel; i += kLanes) store(plain + i, W::read(from + i));
+          for (int64_t i = 0; i < width * kPanel; i += kPanel) {
+            fetch_ahead(from + i, kPanel * sizeof(*from));
+            for (int64_t j = i; j < i + kPanel; j += kLanes) store(plain + j, W::read(from + j));
+          }
         }
         for (int64_t r = 0; r < d.rows; r += kTile) {
           const int64_t rows = std::min<int64_t>(kTile, d.rows - r);
           const float* some_x = chunk + r * kChunk;
           f32x16* to = totals + r * kVectors;
-          if (unpacked) some<Float32>(rows, plain, some_x, width, to);
-          else some<W>(rows, from, some_x, width, to);
+          if (unpacked) some<Float32, false>(rows, plain, some_x, width, to);
+          else if (r == 0) some<W, true>(rows, from, some_x, width, to);
+          else some<W, false>(rows, from, some_x, width, to);
         }
       }
       for (int64_t r = 0; r < d.rows; ++r) write(d, r, panel, totals + r * kVectors);

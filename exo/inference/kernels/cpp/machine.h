@@ -1,6 +1,7 @@
 // What the machine can do at most, to compare the kernels with.
 #pragma once
 
+#include "fetch.h"
 #include "pool.h"
 #include "simd.h"
 
@@ -14,6 +15,7 @@ inline uint64_t read_memory(const void* from, int64_t bytes) {
     u32x16 sums[4] = {};
     const auto* at = static_cast<const uint8_t*>(from) + begin * part;
     for (int64_t i = 0; i < (end - begin) * part; i += 256) {
+      fetch_ahead(at + i, 256);
       for (int j = 0; j < 4; ++j) sums[j] ^= load<u32x16>(at + i + 64 * j);
     }
     const u32x16 all = sums[0] ^ sums[1] ^ sums[2] ^ sums[3];

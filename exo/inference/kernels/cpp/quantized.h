@@ -7,6 +7,7 @@
 // the same, and a row gives the same bits whatever rows are computed beside it.
 #pragma once
 
+#include "fetch.h"
 #include "rows.h"
 
 namespace exo::EXO_ISA {
@@ -122,6 +123,7 @@ struct QuantizedKernels {
       const uint8_t* from = q.packed + block * q.format.block_bytes(q.k);
       f32x16 total[kRows] = {};
       for (int64_t g = 0; g < groups; ++g, from += stride) {
+        fetch_ahead(from, stride);
         i32x16 products[kRows][kSums] = {};
         const int16_t* values[kRows];
         for (int r = 0; r < kRows; ++r) values[r] = x.values_of(g, first + r);
@@ -164,6 +166,7 @@ struct QuantizedKernels {
 
   static EXO_INLINE void unpack(const Quantized& q, int64_t block, int64_t g, Panel& to, int side) {
     const uint8_t* from = q.packed + block * q.format.block_bytes(q.k) + g * q.format.group_bytes();
+    fetch_ahead(from, q.format.group_bytes());
     for (int64_t u = 0; u < to.pairs / kPairs; ++u) {
 #pragma GCC unroll 16
       for (int p = 0; p < kPairs; ++p) {
