@@ -83,7 +83,7 @@ class Planner:
         # Steps in flight at most. One stage is kept busy by the step after the one it computes.
         self.depth = (2 if options.ahead else 1) if single else options.stages + 1
         self._per_group = 2 if single else 1
-        self.chunks = ChunkSize(options.prefill_step)
+        self.chunks = ChunkSize(options.prefill_step, options.stages)
         self.batches = MicroBatches(options.stages)
         self.meter = Meter(options.stages)
         self.speculation = Speculation(drafter, self.batches)
@@ -216,7 +216,7 @@ class Planner:
     def _prefill(self) -> _Flight:
         sequence = self._sequences[self._queue[0]]
         prompt, position = sequence.spec.prompt, sequence.position
-        size = self.chunks.tokens(decoding=bool(self._groups))
+        size = self.chunks.tokens(groups=len(self._groups), context=position, hop=self.batches.hop)
         end = min(position + size, len(prompt) - 1)
         sequence.position = end
         work = Prefill(
@@ -375,8 +375,8 @@ class Planner:
         decode = isinstance(flight.step.work, Decode)
         self.meter.landed(result.seconds, flight.sent, decode=decode)
         match flight.step.work:
-            case Prefill(sequence=name, tokens=tokens):
-                self.chunks.prefilled(len(tokens), slowest)
+            case Prefill(sequence=name, position=position, tokens=tokens):
+                self.chunks.prefilled(len(tokens), position, slowest)
                 if sequence := self._sequences.get(name):
                     sequence.spend(result.seconds)
             case Decode() as work:

@@ -45,7 +45,9 @@ class Rank:
         """The first message of that kind from number `since` on."""
         async with asyncio.timeout(self.patience):
             while True:
+                # Each is looked at once: benchmarks have thousands.
                 for message in self.said[since:]:
+                    since += 1
                     if isinstance(message, kind):
                         return message
                 assert self.process.alive, f"no {kind} before the end: {self.said[-3:]}"

@@ -53,17 +53,23 @@ class Alone:
 
     def submit(self, step: Step) -> None:
         if not isinstance(step.work, Decode):
-            # Whoever holds on to the caches while they grow makes MLX copy them: so a chunk of a
-            # prompt is waited for, and what was begun before it first, to know what each took.
-            while self._begun:
+            # Whoever holds on to the caches while they grow makes MLX copy them, and what a chunk
+            # of a prompt gives is their state: so the chunk before is waited for.
+            while self._chunk_begun:
                 self._end()
         begun = time.perf_counter()
         computed = self._executor.run(step, ())
+        if self._chunk_begun or not isinstance(step.work, Decode):
+            # What each took is known only of those that are computed one by one; beside the one
+            # before, this one was made ready.
+            while self._begun:
+                self._end()
         self._begun.append((step, computed, begun))
-        if isinstance(step.work, Decode):
-            mx.async_eval(*computed.outputs())
-        else:
-            self._end()
+        mx.async_eval(*computed.outputs())
+
+    @property
+    def _chunk_begun(self) -> bool:
+        return any(not isinstance(step.work, Decode) for step, *_ in self._begun)
 
     def collect(self) -> list[Result]:
         if self._begun and not self._results:
