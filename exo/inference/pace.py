@@ -34,9 +34,10 @@ _GAIN = 1.02
 class ChunkSize:
     """Tokens of a prompt to compute in one step.
 
-    Beside answers a chunk is as large as leaves their gaps within the mark, by what it costs whatever
-    its size (weights, and the keys and values so far, are read) and what each token adds. Where the
-    first alone is beyond the mark, it is as small as still gives the tokens their share of its time.
+    Beside answers a chunk is as large as leaves their gaps within the mark, by what it costs
+    whatever its size (weights, and the keys and values so far, are read) and what each token adds.
+    Where the first alone is beyond the mark, it is as small as still gives the tokens their share
+    of its time.
     """
 
     def __init__(self, largest: int, stages: int = 1) -> None:
