@@ -181,14 +181,16 @@ def test_prefixes_are_shared_between_answers_of_different_forms(engine: MlxEngin
             assert found[0].cached_tokens == len(each.prompt) - 1
 
 
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16], ids=str)
 @pytest.mark.parametrize("size", [1, 7, 8, 31, 32, 33, 100])
-def test_a_mask_is_a_bit_for_each_token(size: int):
-    logits = mx.arange(2.0 * size).reshape(2, size)
+def test_a_mask_is_a_bit_for_each_token(size: int, dtype: mx.Dtype):
+    logits = mx.arange(2.0 * size).reshape(2, size).astype(dtype)
     bits = [n % 3 == 0 and n < 64 for n in range(size)]
     packed = bytearray(8)
     for n, bit in enumerate(bits[:64]):
         packed[n // 8] |= bit << n % 8
     found = masked(logits, [bytes(packed), None])
+    assert found.dtype == dtype
     assert found[1].tolist() == logits[1].tolist()
     expected = [n if bit else -math.inf for n, bit in enumerate(bits)]
     assert found[0].tolist() == expected
