@@ -21,8 +21,8 @@ import psutil
 
 from exo.device.blas import blas_environment
 from exo.inference.messages import Load, RingStats
+from exo.inference.micro_batches import MicroBatches
 from exo.inference.mlx.engine import MlxEngine
-from exo.inference.pace import MicroBatches
 from tests.inference.ranks import Ranks
 from tests.models_maker import END_ID, make_model
 

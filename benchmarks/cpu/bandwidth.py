@@ -11,17 +11,13 @@ import time
 from collections.abc import Callable
 
 import mlx.core as mx
-from mlx.utils import tree_flatten, tree_map
-from mlx_lm.models.cache import make_prompt_cache
+from mlx.utils import tree_flatten
 
-from benchmarks.cpu.mlx_model import make
-from exo.inference.kernels.layers import swap
+from benchmarks.cpu.mlx_model import decoder, ready
+from benchmarks.cpu.roofline import large_memory
 from exo.inference.kernels.library import load
-from exo.inference.kernels.use import use_kernels
-from exo.inference.mlx.held import KvForm
 
 ROUNDS, STEPS = 30, 6
-HALVES = (mx.bfloat16, mx.float16)
 
 
 def took(run: Callable[[], object]) -> float:
@@ -32,32 +28,16 @@ def took(run: Callable[[], object]) -> float:
 
 def main() -> None:
     shape = sys.argv[1] if len(sys.argv) > 1 else "llama-3.2-1b"
-    mx.set_default_device(mx.Device(mx.cpu))
-    mx.disable_compile()
-    use_kernels()
+    model, form = ready(shape, "q4")
     library = load()
-    model = make(shape, "q4")
-    swap(model, library)
-    model.update(
-        tree_map(lambda a: a.astype(mx.float32) if a.dtype in HALVES else a, model.parameters())
-    )
-    mx.eval(model.parameters())
     size = sum(array.nbytes for _, array in tree_flatten(model.parameters()))
-    # More than any cache holds, and not zeros: pages of those may all be the same one.
-    memory = mx.random.randint(0, 2**31 - 1, (1 << 28,))
-    mx.eval(memory)
-    caches = KvForm(dtype=mx.bfloat16).of(make_prompt_cache(model))
-    token = mx.array([[5]])
+    memory = large_memory()
+    step = decoder(model, form, 1)
 
     def steps() -> None:
-        """As exo does it: a token is begun before the one before it is there."""
-        nonlocal token
         for _ in range(STEPS):
-            following = mx.argmax(model(token, cache=caches)[:, -1:], axis=-1)
-            mx.async_eval(following)
-            mx.eval(token)
-            token = following
-        mx.eval(token)
+            step()
+        mx.synchronize()  # The last one is begun only.
 
     steps()
     pairs = [

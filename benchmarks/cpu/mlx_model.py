@@ -14,7 +14,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 from mlx import nn
-from mlx.utils import tree_flatten, tree_map, tree_unflatten
+from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.models.llama import Model, ModelArgs
 
@@ -22,6 +22,7 @@ from benchmarks.cpu.pace import report
 from benchmarks.cpu.shapes import SHAPES
 from exo.inference.kernels.layers import swap
 from exo.inference.kernels.use import use_kernels
+from exo.inference.mlx.casting import to_float32
 from exo.inference.mlx.held import KvForm
 
 
@@ -64,8 +65,9 @@ def make(shape_name: str, kind: str) -> Any:
     return model
 
 
-def main() -> None:
-    shape, kind = sys.argv[1:]
+def ready(shape: str, kind: str) -> tuple[Any, KvForm]:
+    """The model as exo computes it, where the kernels are on, and how its keys and values are
+    held."""
     mx.set_default_device(mx.Device(mx.cpu))
     mx.disable_compile()
     model = make(shape, kind)
@@ -73,14 +75,30 @@ def main() -> None:
     if kernels is not None:
         swap(model, kernels)
     if kernels is not None or kind.endswith("-f32"):
-        halves = (mx.bfloat16, mx.float16)
-        model.update(
-            tree_map(lambda a: a.astype(mx.float32) if a.dtype in halves else a, model.parameters())
-        )
+        to_float32(model)
     mx.eval(model.parameters())
-
     half = kernels is not None and not kind.startswith("f32")
-    form = KvForm(dtype=mx.bfloat16 if half else None)
+    return model, KvForm(dtype=mx.bfloat16 if half else None)
+
+
+def decoder(model: Any, form: KvForm, batch: int) -> Callable[[], None]:
+    """Steps of so many streams, each begun before the one before it is there."""
+    caches = form.of(make_prompt_cache(model))
+    tokens = mx.array([[n + 5] for n in range(batch)])
+
+    def step() -> None:
+        nonlocal tokens
+        following = mx.argmax(model(tokens, cache=caches)[:, -1:], axis=-1)
+        mx.async_eval(following)
+        mx.eval(tokens)
+        tokens = following
+
+    return step
+
+
+def main() -> None:
+    shape, kind = sys.argv[1:]
+    model, form = ready(shape, kind)
 
     def prefill(size: int) -> None:
         caches = form.of(make_prompt_cache(model))
@@ -90,20 +108,7 @@ def main() -> None:
             model.model(mx.array([[(7 * n) % 1000 for n in range(count)]]), cache=caches)
             mx.eval([cache.state for cache in caches])
 
-    def decoder(batch: int) -> Callable[[], None]:
-        caches = form.of(make_prompt_cache(model))
-        tokens = mx.array([[n + 5] for n in range(batch)])
-
-        def step() -> None:
-            nonlocal tokens
-            following = mx.argmax(model(tokens, cache=caches)[:, -1:], axis=-1)
-            mx.async_eval(following)
-            mx.eval(tokens)
-            tokens = following
-
-        return step
-
-    report(prefill, decoder)
+    report(prefill, lambda batch: decoder(model, form, batch))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,13 @@ def best(run: Callable[[], object], repeat: int = 12) -> float:
     return min(seconds[1:])
 
 
+def large_memory() -> mx.array:
+    """1 GiB, more than a cache holds; and not zeros, of which all pages may be the same one."""
+    memory = mx.random.randint(0, 2**31 - 1, (1 << 28,))
+    mx.eval(memory)
+    return memory
+
+
 def _seconds(library: Library, x: mx.array, packed: list[mx.array], holds: Packed) -> float:
     """Of one product, each with other weights."""
     return best(lambda: mx.eval([library.matmul(x, p, holds) for p in packed])) / len(packed)
@@ -31,9 +38,7 @@ def _seconds(library: Library, x: mx.array, packed: list[mx.array], holds: Packe
 def main() -> None:
     mx.set_default_device(mx.Device(mx.cpu))
     library = load()
-    # More than any cache holds, and not zeros: pages of those may all be the same one.
-    memory = mx.random.randint(0, 2**31 - 1, (1 << 28,))
-    mx.eval(memory)
+    memory = large_memory()
     vectors = 50_000_000
     bandwidth = memory.nbytes / best(lambda: library.read_memory(memory))
     peak = {

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from exo.errors import RingError
+from exo.inference.chunk_size import ChunkSize
 from exo.inference.course import Course
 from exo.inference.drafts import Drafter
 from exo.inference.engine import Sampled, SequenceSpec
 from exo.inference.meter import Meter
-from exo.inference.pace import ChunkSize, MicroBatches
+from exo.inference.micro_batches import MicroBatches
 from exo.inference.prefix_index import PrefixIndex
 from exo.inference.speculation import Speculation, agreed
 from exo.inference.steps import (

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from exo.inference.drafts import Drafter
 from exo.inference.engine import SequenceSpec
-from exo.inference.pace import MicroBatches
+from exo.inference.micro_batches import MicroBatches
 
 LONGEST = 15
 # A draft must promise this much more tokens per second; of those that do nearly as well as the

@@ -124,7 +124,7 @@ class Link:
                 self.inbox.put(Asked(message, engine.prepare(message.request)))
         except ExoError as error:
             self._refuse(message, error)
-        except Exception as error:
+        except Exception as error:  # the edge: a model's own template is code that nobody foresaw
             log.warning("Messages could not be tokenised.", exc_info=error)
             self._refuse(message, EngineError("The model's tokenizer failed on the messages."))
 

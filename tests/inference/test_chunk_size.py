@@ -1,4 +1,4 @@
-"""How much is computed at once, on machines that are simulated."""
+"""How much of a prompt is computed at once, on machines that are simulated."""
 
 import random
 import statistics
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exo.inference.pace import ChunkSize, MicroBatches
+from exo.inference.chunk_size import ChunkSize
 
 
 # What the simulated machines take, in seconds: a chunk of n tokens after c others takes
@@ -139,28 +139,3 @@ def test_slow_hops_and_groups_that_take_turns_leave_room_for_larger_chunks():
     assert settled(1, 4) > 3 * alone
     assert settled(3, 1, hop=0.02) > settled(3, 1) >= alone
     assert settled(3, 3) > 2 * alone
-
-
-def taught(stages: int, fixed: float, per_row: float, hop: float) -> MicroBatches:
-    batches = MicroBatches(stages)
-    for rows in (1, 2, 4, 8, 4, 2, 1) * 20:
-        batches.observe(rows, fixed + per_row * rows)
-        batches.travelled(hop)
-    return batches
-
-
-def test_a_stage_whose_time_grows_with_its_rows_is_given_as_many_groups_as_stages():
-    assert taught(3, 0.0, 0.01, 0.0).groups(12) == 3
-
-
-def test_slow_hops_are_hidden_by_more_groups():
-    assert taught(2, 0.0, 0.01, 0.05).groups(8) == 4
-
-
-def test_there_are_never_more_groups_than_rows_and_one_stage_has_one():
-    assert taught(4, 0.0, 0.01, 0.0).groups(2) == 2
-    assert MicroBatches(1).groups(64) == 1
-
-
-def test_before_anything_is_known_every_stage_gets_a_group():
-    assert MicroBatches(3).groups(8) == 3

@@ -1,0 +1,81 @@
+"""Into how many groups the rows of a pipeline are best divided, so that all stages work at once:
+learned from how long it took, pure."""
+
+from collections.abc import Callable
+
+# Weight of what was measured last.
+_NEW = 0.2
+# More groups must promise this much to be worth their overhead.
+_GAIN = 1.02
+
+
+class MicroBatches:
+    """Groups of rows in flight at once, over so many stages.
+
+    A stage's time is taken to be a + b·rows. With g groups a step of each takes as long as the
+    slowest of: all of them through one stage, or one of them through all stages and hops.
+    """
+
+    def __init__(self, stages: int) -> None:
+        self._stages = stages
+        self._fit = _Line()
+        self._hop = 0.0
+
+    def observe(self, rows: int, stage: float) -> None:
+        """Take in what a decode step took in its slowest stage, in seconds."""
+        self._fit.add(rows, stage)
+
+    def travelled(self, hop: float) -> None:
+        """Take in what a step that was alone took from one stage to the next, in seconds."""
+        self._hop += (max(hop, 0.0) - self._hop) * (_NEW if self._hop else 1.0)
+
+    @property
+    def hop(self) -> float:
+        """Seconds of one hop, smoothed."""
+        return self._hop
+
+    def groups(self, rows: int) -> int:
+        """Into how many groups so many rows are best divided."""
+        if self._stages == 1 or rows <= 1:
+            return 1
+        at = self._fit.at
+        best, shortest = min(self._stages, rows), self._period(min(self._stages, rows), rows, at)
+        for count in range(1, min(2 * self._stages, rows) + 1):
+            period = self._period(count, rows, at)
+            if period * _GAIN < shortest:
+                best, shortest = count, period
+        return best
+
+    def _period(self, groups: int, rows: int, at: Callable[[float], float]) -> float:
+        stage = at(rows / groups)
+        return max(groups * stage, self._stages * (stage + self._hop))
+
+    def period(self, groups: int, positions: int) -> float:
+        """Seconds from one step of a group to its next one, where there are so many groups and
+        this one computes so many positions."""
+        return self._period(groups, groups * positions, self._fit.at)
+
+
+class _Line:
+    """A least-squares line through what was seen, the past fading."""
+
+    def __init__(self) -> None:
+        self._weight = self._x = self._y = self._xx = self._xy = 0.0
+
+    def add(self, x: float, y: float) -> None:
+        fade = 0.98
+        self._weight = self._weight * fade + 1
+        self._x = self._x * fade + x
+        self._y = self._y * fade + y
+        self._xx = self._xx * fade + x * x
+        self._xy = self._xy * fade + x * y
+
+    def at(self, x: float) -> float:
+        """The line's height; linear through the origin until something is known."""
+        spread = self._weight * self._xx - self._x**2
+        if self._weight == 0:
+            return x
+        if spread < 1e-6 * self._weight**2:
+            return self._y / self._weight
+        slope = max((self._weight * self._xy - self._x * self._y) / spread, 0.0)
+        return max((self._y - slope * self._x) / self._weight + slope * x, 1e-9)
