@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from exo.inference.drafts import NgramDrafter
 from exo.inference.engine import SequenceSpec
-from exo.inference.pace import MicroBatches
+from exo.inference.micro_batches import MicroBatches
 from exo.inference.speculation import LONGEST, Speculation, agreed, expected
 from exo.inference.types import FinishReason, Sampling
 from tests.inference.test_planner import END, Bench, answer, next_token
