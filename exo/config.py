@@ -135,7 +135,7 @@ class Settings(BaseModel):
     )
     kernels: str = Field(
         "on",
-        pattern="^(on|off|avx2|avx512|avx512vnni|neon)$",
+        pattern="^(on|off|avx2|avx512|avx512vnni|avx512amx|neon)$",
         description="exo's kernels on a Linux CPU: on, off, or those of one instruction set.",
     )
     engine: str = Field(

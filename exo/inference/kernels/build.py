@@ -43,9 +43,11 @@ _FLAGS = (
 )
 _AVX2 = ("-mavx2", "-mfma", "-mf16c")
 _AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq")
+_VNNI = (*_AVX512, "-mavx512vnni")
+_AMX = (*_VNNI, "-mamx-tile", "-mamx-int8", "-mamx-bf16")
 # Each is a namespace of its own in the library; dispatch.cpp chooses one when it is loaded.
 _INSTRUCTION_SETS: dict[str, dict[str, tuple[str, ...]]] = {
-    "x86_64": {"avx2": _AVX2, "avx512": _AVX512, "avx512vnni": (*_AVX512, "-mavx512vnni")},
+    "x86_64": {"avx2": _AVX2, "avx512": _AVX512, "avx512vnni": _VNNI, "avx512amx": _AMX},
     "aarch64": {"neon": ()},
 }
 
@@ -61,7 +63,7 @@ def build(target: Path = FOLDER, extra_flags: tuple[str, ...] = ()) -> Path:
     compiler = find_compiler()
     includes = find_includes()
     with tempfile.TemporaryDirectory(prefix="exo-kernels-") as work:
-        jobs = _jobs(platform.machine(), includes, Path(work))
+        jobs = _jobs(instruction_sets(compiler), includes, Path(work))
         calls = [(compiler, *_FLAGS, *extra_flags, *job) for job in jobs]
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             list(threads.map(_call, calls))
@@ -98,12 +100,13 @@ def build_test(source: Path, folder: Path, flags: tuple[str, ...]) -> Path:
         KernelsUnavailable: as `build`.
     """
     compiler = find_compiler()
+    sets = instruction_sets(compiler)
     plain = [
-        ("-c", str(SOURCES / f"{name}.cpp"), "-o", str(folder / f"{name}.o"))
+        (*_names_of(sets), "-c", str(SOURCES / f"{name}.cpp"), "-o", str(folder / f"{name}.o"))
         for name in ("dispatch", "packing", "pool")
     ]
     own = (f"-I{SOURCES}", "-c", str(source), "-o", str(folder / "test.o"))
-    jobs = [*_kernel_jobs(platform.machine(), folder), own, *plain]
+    jobs = [*_kernel_jobs(sets, folder), own, *plain]
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         list(threads.map(_call, [(compiler, *_FLAGS, *flags, *job) for job in jobs]))
     program = folder / "test"
@@ -153,24 +156,51 @@ def _package(name: str) -> Path:
     return Path(places[0])
 
 
-def _kernel_jobs(machine: str, work: Path) -> list[tuple[str, ...]]:
-    """The arguments of the compiler calls for the kernels themselves, the longest first."""
+def instruction_sets(compiler: str) -> dict[str, tuple[str, ...]]:
+    """The compiler's flags for each instruction set that this machine's kind of processor may have
+    and the compiler knows: tiles (AMX) need GCC 11 or Clang 12.
+
+    Raises:
+        KernelsUnavailable: there are no kernels for such a machine.
+    """
+    machine = platform.machine()
     if machine not in _INSTRUCTION_SETS:
         raise KernelsUnavailable(f"There are no kernels for {machine}.")
+    sets = dict(_INSTRUCTION_SETS[machine])
+    if "avx512amx" in sets and not _knows(compiler, sets["avx512amx"]):
+        del sets["avx512amx"]
+    return sets
+
+
+def _knows(compiler: str, flags: tuple[str, ...]) -> bool:
+    trial = (compiler, *flags, "-E", "-x", "c++", os.devnull)
+    return not subprocess.run(trial, capture_output=True, check=False).returncode
+
+
+def _names_of(sets: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Tells dispatch.cpp what there is beside what always is."""
+    return ("-DEXO_AMX",) if "avx512amx" in sets else ()
+
+
+def _kernel_jobs(sets: dict[str, tuple[str, ...]], work: Path) -> list[tuple[str, ...]]:
+    """The arguments of the compiler calls for the kernels themselves, the longest first."""
     return [
         (*flags, f"-DEXO_ISA={name}", "-c", str(SOURCES / "isa.cpp"), "-o", str(work / f"{name}.o"))
-        for name, flags in _INSTRUCTION_SETS[machine].items()
+        for name, flags in sets.items()
     ]
 
 
-def _jobs(machine: str, includes: tuple[str, ...], work: Path) -> list[tuple[str, ...]]:
-    jobs = _kernel_jobs(machine, work)
+def _jobs(
+    sets: dict[str, tuple[str, ...]], includes: tuple[str, ...], work: Path
+) -> list[tuple[str, ...]]:
+    jobs = _kernel_jobs(sets, work)
     outer = [f"-isystem{path}" for path in includes]
     # MLX's wheels hold no headers of their version as text.
     version = f'-DMLX_VERSION="{importlib.metadata.version("mlx")}"'
     for name in ("primitives", "bindings", "dispatch", "packing", "pool"):
         source, to = str(SOURCES / f"{name}.cpp"), str(work / f"{name}.o")
-        jobs.append((*outer, "-DNB_DOMAIN=mlx", version, "-c", source, "-o", to))
+        names = _names_of(sets)
+        jobs.append((*outer, "-DNB_DOMAIN=mlx", version, *names, "-c", source, "-o", to))
     nanobind = Path(includes[2]).parent / "src" / "nb_combined.cpp"
     flags = ("-DNB_DOMAIN=mlx", "-fno-strict-aliasing", "-w")
     jobs.append((*outer, *flags, "-c", str(nanobind), "-o", str(work / "nanobind.o")))

@@ -65,7 +65,7 @@ class Library(Protocol):
 def load(folder: Path = FOLDER) -> Library:
     """The kernels, with a thread for each core that this process may use.
 
-    EXO_KERNELS=off turns them off; avx2, avx512, avx512vnni or neon choose some.
+    EXO_KERNELS=off turns them off; avx2, avx512, avx512vnni, avx512amx or neon choose some.
 
     Raises:
         KernelsUnavailable: with the reason.

@@ -8,7 +8,7 @@ import pytest
 
 from exo.inference.kernels.library import Library, load
 
-INSTRUCTION_SETS = ("avx512vnni", "avx512", "avx2", "neon")
+INSTRUCTION_SETS = ("avx512amx", "avx512vnni", "avx512", "avx2", "neon")
 
 
 @pytest.fixture(scope="session")

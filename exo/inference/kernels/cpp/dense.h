@@ -1,9 +1,11 @@
 // Products with matrices of float32, bfloat16 or float16, computed in float32.
 //
 // Sixty-four columns lie beside each other along K. Each element of the result is one chain of
-// fused multiply-adds in the order of K, so a row gives the same bits whatever is beside it.
+// fused multiply-adds in the order of K, so a row gives the same bits whatever is beside it. (Of
+// bfloat16, two steps along K lie beside each other, and some processors have tiles for them.)
 #pragma once
 
+#include "dense_tiles.h"
 #include "fetch.h"
 #include "rows.h"
 
@@ -11,6 +13,24 @@ namespace exo::EXO_ISA {
 
 constexpr int kPanel = 64;
 constexpr int kVectors = kPanel / kLanes;
+
+// How vectors of sixteen columns are read, for each of kSteps along K that lie together.
+template <class W>
+struct Columns {
+  static constexpr int kSteps = 1;
+  static EXO_INLINE f32x16 read(const typename W::Stored* from, int vector, int) {
+    return W::read(from + vector * kLanes);
+  }
+};
+
+template <>
+struct Columns<BFloat16> {
+  static constexpr int kSteps = 2;
+  static EXO_INLINE f32x16 read(const uint16_t* from, int vector, int step) {
+    const u32x16 pairs = load<u32x16>(from + vector * 2 * kLanes);
+    return (f32x16)(step ? pairs & 0xffff0000 : pairs << 16);
+  }
+};
 
 template <class W>
 struct DenseKernels {
@@ -34,16 +54,19 @@ struct DenseKernels {
   static EXO_INLINE void steps(
       const typename V::Stored* weights, const float* x, int64_t x_stride, int64_t width,
       f32x16* totals) {
+    constexpr int kSteps = Columns<V>::kSteps;
     f32x16 sums[kRows][kVectors];
     std::memcpy(sums, totals, sizeof(sums));
-    for (int64_t k = 0; k < width; ++k, weights += kPanel) {
-      if constexpr (kFetch) fetch_ahead(weights, kPanel * sizeof(*weights));
-      f32x16 w[kVectors];
-      for (int i = 0; i < kVectors; ++i) w[i] = V::read(weights + i * kLanes);
+    for (int64_t k = 0; k < width; k += kSteps, weights += kPanel * kSteps) {
+      if constexpr (kFetch) fetch_ahead(weights, kPanel * kSteps * sizeof(*weights));
+      for (int step = 0; step < kSteps; ++step) {
+        f32x16 w[kVectors];
+        for (int i = 0; i < kVectors; ++i) w[i] = Columns<V>::read(weights, i, step);
 #pragma GCC unroll 6
-      for (int r = 0; r < kRows; ++r) {
-        const f32x16 one = splat(x[r * x_stride + k]);
-        for (int i = 0; i < kVectors; ++i) sums[r][i] = fma(one, w[i], sums[r][i]);
+        for (int r = 0; r < kRows; ++r) {
+          const f32x16 one = splat(x[r * x_stride + k + step]);
+          for (int i = 0; i < kVectors; ++i) sums[r][i] = fma(one, w[i], sums[r][i]);
+        }
       }
     }
     std::memcpy(totals, sums, sizeof(sums));
@@ -62,23 +85,30 @@ struct DenseKernels {
     }
   }
 
+  // `width` steps along K as float32.
+  static EXO_INLINE void unpack(const Weight* from, int64_t width, float* to) {
+    constexpr int kSteps = Columns<W>::kSteps;
+    for (int64_t k = 0; k < width; k += kSteps, from += kPanel * kSteps) {
+      fetch_ahead(from, kPanel * kSteps * sizeof(*from));
+      for (int step = 0; step < kSteps; ++step, to += kPanel) {
+        for (int i = 0; i < kVectors; ++i) store(to + i * kLanes, Columns<W>::read(from, i, step));
+      }
+    }
+  }
+
   static void panels(const Dense& d, const float* x, int64_t begin, int64_t end) {
     f32x16* totals = scratch<f32x16, 4>(d.rows * kVectors);
     const bool unpacked = d.rows > kTile && sizeof(Weight) < sizeof(float);
     alignas(64) float plain[kChunk * kPanel];
     for (int64_t panel = begin; panel < end; ++panel) {
       std::fill(totals, totals + d.rows * kVectors, f32x16{});
-      const Weight* weights = reinterpret_cast<const Weight*>(d.packed) + panel * d.k * kPanel;
+      const Weight* weights = reinterpret_cast<const Weight*>(d.packed) +
+          panel * packed_rows(d.weights, d.k) * kPanel;
       const float* chunk = x;
       for (int64_t k = 0; k < d.k; k += kChunk, chunk += d.rows * kChunk) {
         const int64_t width = std::min(kChunk, d.k - k);
         const Weight* from = weights + k * kPanel;
-        if (unpacked) {
-          for (int64_t i = 0; i < width * kPanel; i += kPanel) {
-            fetch_ahead(from + i, kPanel * sizeof(*from));
-            for (int64_t j = i; j < i + kPanel; j += kLanes) store(plain + j, W::read(from + j));
-          }
-        }
+        if (unpacked) unpack(from, width, plain);
         for (int64_t r = 0; r < d.rows; r += kTile) {
           const int64_t rows = std::min<int64_t>(kTile, d.rows - r);
           const float* some_x = chunk + r * kChunk;
@@ -93,6 +123,9 @@ struct DenseKernels {
   }
 
   static void run(const Dense& d) {
+#if defined(__AMX_BF16__)
+    if constexpr (std::is_same_v<W, BFloat16>) return run_tiles(d);
+#endif
     const int64_t chunks = (d.k + kChunk - 1) / kChunk;
     float* x = scratch<float, 5>(chunks * d.rows * kChunk);
     with_format(d.type, [&](auto format) {
@@ -108,10 +141,30 @@ struct DenseKernels {
       panels(d, x, begin, end);
     });
   }
+
+#if defined(__AMX_BF16__)
+  static void run_tiles(const Dense& d) {
+    const Parts x = split_parts(d);
+    const int64_t panels = (d.n + kPanel - 1) / kPanel, at_once = d.rows <= kTileRows ? 1 : 4;
+    const int64_t grain = std::max<int64_t>(at_once, 32768 / (d.k * kVectors * d.rows));
+    Pool::shared().run(panels, grain, [&](int64_t begin, int64_t end) {
+      panels_in_tiles(d, x, begin, end, at_once, [&](int64_t row, int64_t panel, const f32x16* v) {
+        write(d, row, panel, v);
+      });
+    });
+  }
+#endif
 };
 
+// As many rows as are worth keeping ready: tiles need more of the caches for each.
+#if defined(__AMX_BF16__)
+constexpr int64_t kMostRows = 256;
+#else
+constexpr int64_t kMostRows = 510;
+#endif
+
 inline void run_dense(const Dense& all) {
-  by_rows(all, 510, [](const Dense& d) {
+  by_rows(all, kMostRows, [](const Dense& d) {
     with_format(d.weights, [&](auto format) { DenseKernels<decltype(format)>::run(d); });
   });
 }

@@ -45,6 +45,12 @@ struct Quantized {
   const int32_t* out_rows = nullptr;
 };
 
+// Rows of a packed matrix of numbers for `k` elements: those of bfloat16 are paired, and filled up
+// with 0 to whole tiles.
+inline int64_t packed_rows(Type weights, int64_t k) {
+  return weights == Type::BFloat16 ? (k + 31) / 32 * 32 : k;
+}
+
 // The same with a matrix of numbers, packed by sixty-four columns.
 struct Dense {
   Type weights;

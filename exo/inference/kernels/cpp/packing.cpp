@@ -121,24 +121,31 @@ void pack(const Format& f, const Codes& from, uint8_t* to) {
 }
 
 int64_t packed_bytes(Type type, int64_t n, int64_t k) {
-  return blocks_of(n, kPanel) * kPanel * k * size_of(type);
+  return blocks_of(n, kPanel) * kPanel * packed_rows(type, k) * size_of(type);
 }
 
 namespace {
 
+// Where element (column, i) of a panel is.
+int64_t place_in_panel(Type type, int64_t column, int64_t i) {
+  if (type == Type::BFloat16) return (i / 2 * kPanel + column) * 2 + i % 2;
+  return i * kPanel + column;
+}
+
 template <class T>
-void pack_numbers(const T* from, int64_t n, int64_t k, T* to) {
+void pack_numbers(Type type, const T* from, int64_t n, int64_t k, T* to) {
+  const int64_t rows = packed_rows(type, k);
   Pool::shared().run(blocks_of(n, kPanel), 1, [&](int64_t begin, int64_t end) {
     for (int64_t panel = begin; panel < end; ++panel) {
-      T* out = to + panel * kPanel * k;
+      T* out = to + panel * kPanel * rows;
       const int64_t columns = std::min(kPanel, n - panel * kPanel);
-      if (columns < kPanel) std::memset(out, 0, kPanel * k * sizeof(T));
+      if (columns < kPanel || rows > k) std::memset(out, 0, kPanel * rows * sizeof(T));
       // Some columns at a time, so that what is read and written stays near.
       for (int64_t first = 0; first < k; first += 16) {
         const int64_t last = std::min(k, first + 16);
         for (int64_t c = 0; c < columns; ++c) {
           const T* row = from + (panel * kPanel + c) * k;
-          for (int64_t i = first; i < last; ++i) out[i * kPanel + c] = row[i];
+          for (int64_t i = first; i < last; ++i) out[place_in_panel(type, c, i)] = row[i];
         }
       }
     }
@@ -149,9 +156,9 @@ void pack_numbers(const T* from, int64_t n, int64_t k, T* to) {
 
 void pack(Type type, const void* from, int64_t n, int64_t k, uint8_t* to) {
   if (type == Type::Float32) {
-    pack_numbers(static_cast<const uint32_t*>(from), n, k, reinterpret_cast<uint32_t*>(to));
+    pack_numbers(type, static_cast<const uint32_t*>(from), n, k, reinterpret_cast<uint32_t*>(to));
   } else {
-    pack_numbers(static_cast<const uint16_t*>(from), n, k, reinterpret_cast<uint16_t*>(to));
+    pack_numbers(type, static_cast<const uint16_t*>(from), n, k, reinterpret_cast<uint16_t*>(to));
   }
 }
 
@@ -202,8 +209,10 @@ void unpack_row(const Format& f, const uint8_t* packed, int64_t k, int64_t row, 
 
 void unpack_row(Type type, const uint8_t* packed, int64_t k, int64_t row, float* to) {
   const int64_t size = size_of(type);
-  const uint8_t* from = packed + (row / kPanel * kPanel * k + row % kPanel) * size;
-  for (int64_t i = 0; i < k; ++i) to[i] = to_float(type, from + i * kPanel * size);
+  const uint8_t* panel = packed + row / kPanel * kPanel * packed_rows(type, k) * size;
+  for (int64_t i = 0; i < k; ++i) {
+    to[i] = to_float(type, panel + place_in_panel(type, row % kPanel, i) * size);
+  }
 }
 
 }  // namespace exo

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "fetch.h"
+#include "quantized_tiles.h"
 #include "rows.h"
 
 namespace exo::EXO_ISA {
@@ -54,13 +55,6 @@ EXO_INLINE f32x16 read_scales(const Format& f, const uint8_t* from, int which) {
     default:
       return Float32::read(from);
   }
-}
-
-// The float32 sum after one more group.
-EXO_INLINE f32x16 add_group(
-    f32x16 total, i32x16 products, f32x16 scales, f32x16 biases, float x_scale, float x_sum) {
-  total = fma(to_float(products) * x_scale, scales, total);
-  return fma(biases, splat(x_sum), total);
 }
 
 // Codes of one group of two blocks, unpacked, used by tiles of as many rows as registers hold.
@@ -202,12 +196,75 @@ struct QuantizedKernels {
     }
   }
 
+#if defined(__AMX_INT8__)
+  static EXO_INLINE void unpack(
+      const Quantized& q, int64_t block, int64_t g, TilePanel& to, int side) {
+    const uint8_t* from = q.packed + block * q.format.block_bytes(q.k) + g * q.format.group_bytes();
+    fetch_ahead(from, q.format.group_bytes());
+    uint8_t* codes = to.codes[side];
+    for (int64_t u = 0; u < q.format.group / (2 * kPairs); ++u) {
+#pragma GCC unroll 8
+      for (int p = 0; p < kPairs; p += 2, codes += 64) {
+        const u32x16 even = (u32x16)U::pair(from + u * U::kBytes, p) & 0x00ff00ff;
+        const u32x16 odd = (u32x16)U::pair(from + u * U::kBytes, p + 1) & 0x00ff00ff;
+        store(codes, even | odd << 8);
+      }
+    }
+    from += q.format.code_bytes();
+    to.scales[side] = read_scales(q.format, from, 0);
+    to.biases[side] = f32x16{};
+    if constexpr (!kTable) to.biases[side] = read_scales(q.format, from, 1);
+  }
+
+  // As `many`. The tiles of some rows are multiplied while the sums of those before are added up.
+  static void many_tiles(
+      const Quantized& q, const Integers& x, const Bytes& bytes, int64_t begin, int64_t end) {
+    const int64_t groups = q.k / q.format.group, blocks = (q.n + kLanes - 1) / kLanes;
+    f32x16* totals = scratch<f32x16, 3>(q.rows * 2);
+    const Tiles shape(
+        int(std::min(kTileRows, q.rows)), int(std::min<int64_t>(kTileBytes, q.format.group)));
+    TilePanel panel;
+    TileSums sums[2];
+    for (int64_t at = begin; at < end; ++at) {
+      const int64_t left = 2 * at, right = std::min(left + 1, blocks - 1);
+      std::fill(totals, totals + 2 * q.rows, f32x16{});
+      for (int64_t g = 0; g < groups; ++g) {
+        unpack(q, left, g, panel, 0);
+        unpack(q, right, g, panel, 1);
+        memory_is_settled();
+        load_columns(panel, 0);
+        int64_t first = 0;
+        for (int64_t r = 0; r < q.rows; first = r, r += kTileRows) {
+          multiply_group<kTable>(panel, bytes, g, r);
+          const TileSums& before = sums[first / kTileRows % 2];
+          if (r > 0) add_tiles(before, panel, x, g, first, totals);
+          store_tiles(sums[r / kTileRows % 2]);
+        }
+        add_tiles(sums[first / kTileRows % 2], panel, x, g, first, totals);
+      }
+      for (int64_t r = 0; r < q.rows; ++r) {
+        write(q, r, left, totals[2 * r]);
+        if (right != left) write(q, r, right, totals[2 * r + 1]);
+      }
+    }
+  }
+#endif
+
   // Up to here unpacking again for each few rows costs less than writing the codes down.
   static constexpr int kFew = 4;
 
   static void run(const Quantized& q) {
     const Integers x = round_rows(q.x, q.type, q.x_rows, q.rows, q.k, q.format.group);
     const int64_t blocks = (q.n + kLanes - 1) / kLanes;
+#if defined(__AMX_INT8__)
+    // With less than half of the rows of a tile the rest is as fast.
+    if (q.rows > kTileRows / 2) {
+      const Bytes bytes = split_bytes(x, q.k / q.format.group);
+      return Pool::shared().run((blocks + 1) / 2, 1, [&](int64_t begin, int64_t end) {
+        many_tiles(q, x, bytes, begin, end);
+      });
+    }
+#endif
     if (q.rows > kFew) {
       Pool::shared().run((blocks + 1) / 2, 1, [&](int64_t begin, int64_t end) {
         many(q, x, begin, end);
@@ -253,7 +310,12 @@ inline void run_quantized_with(const Quantized& q) {
 }
 
 inline void run_quantized(const Quantized& all) {
-  by_rows(all, 512, [](const Quantized& q) { run_quantized_with(q); });
+#if defined(__AMX_INT8__)
+  constexpr int64_t most = 256;
+#else
+  constexpr int64_t most = 512;
+#endif
+  by_rows(all, most, [](const Quantized& q) { run_quantized_with(q); });
 }
 
 }  // namespace exo::EXO_ISA

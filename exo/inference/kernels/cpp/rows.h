@@ -55,7 +55,8 @@ void by_rows(const Product& all, int64_t most, Go&& go) {
   }
 }
 
-// As float32, by blocks of kChunk columns: element (r, c) is at [c / kChunk][r][c % kChunk].
+// As float32, by blocks of kChunk columns: element (r, c) is at [c / kChunk][r][c % kChunk]. After
+// the last of an odd number of columns comes a 0.
 constexpr int64_t kChunk = 128;
 
 template <class F>
@@ -66,6 +67,7 @@ void unpack_row(const char* from, int64_t k, float* to, int64_t chunk_stride) {
     int64_t i = 0;
     for (; i + kLanes <= width; i += kLanes) store(to + i, F::read(x + i));
     if (i < width) write_some<Float32>(to + i, read_some<F>(x + i, width - i), width - i);
+    if (width % 2) to[width] = 0.0f;
   }
 }
 
@@ -83,6 +85,13 @@ struct Integers {
   const float* scales_of(int64_t g, int64_t r) const { return scales + g * rows + r; }
   const float* sums_of(int64_t g, int64_t r) const { return sums + g * rows + r; }
 };
+
+// The float32 sum of a product after one more group, of which `products` are the integers' sums.
+EXO_INLINE f32x16 add_group(
+    f32x16 total, i32x16 products, f32x16 scales, f32x16 biases, float x_scale, float x_sum) {
+  total = fma(to_float(products) * x_scale, scales, total);
+  return fma(biases, splat(x_sum), total);
+}
 
 template <class F>
 void round_group(const typename F::Stored* x, const Integers& to, int64_t g, int64_t r) {

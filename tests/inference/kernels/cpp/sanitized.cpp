@@ -197,7 +197,7 @@ int main() {
   bool any = false;
   for (int threads : {1, 3}) {
     Pool::shared().resize(threads);
-    for (const char* name : {"avx512vnni", "avx512", "avx2", "neon"}) {
+    for (const char* name : {"avx512amx", "avx512vnni", "avx512", "avx2", "neon"}) {
       const Kernels* kernels = find_kernels(name);
       if (!kernels) continue;
       any = true;
