@@ -10,6 +10,7 @@ build takes some minutes); without --llama-python it is left out, and the table 
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -73,6 +74,11 @@ def measured(variant: Variant, cores: set[int]) -> dict[str, Any] | None:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def figure(value: float) -> str:
+    """Three digits of it."""
+    return f"{value:.3g}" if value < 999.5 else f"{round(value, -int(math.log10(value)) + 2):.0f}"
+
+
 def table(results: list[dict[str, Any]]) -> str:
     """Tokens/s, and in brackets exo's to it."""
     columns = [("decode", n) for n in ("1", "4", "8")]
@@ -89,7 +95,7 @@ def table(results: list[dict[str, Any]]) -> str:
             value = row[kind][n]
             ratio = "" if row is own else f" ({own[kind][n] / value:.2f})"
             short = "*" if kind == "prefill" and row["tokens"][n] < int(n) else ""
-            cells.append(f"{value:.3g}{short}{ratio}")
+            cells.append(f"{figure(value)}{short}{ratio}")
         lines.append(f"| {row['shape']} | {row['weights']} | {row['name']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
