@@ -1,56 +1,17 @@
 // Products of many rows with quantised matrices in tiles.
 //
-// An activation of 16 bits is a signed high byte and an unsigned low byte, each multiplied with the
-// codes exactly. So the sums of a group, and all bits of the result, are those of `quantized.h`.
+// The high and the low bytes of activations are each multiplied with the codes exactly. So the sums
+// of a group, and all bits of the result, are those of `quantized.h`.
 #pragma once
 
-#include "rows.h"
+#include "bytes.h"
 #include "tiles.h"
 
 #if defined(__AMX_INT8__)
 
 namespace exo::EXO_ISA {
 
-// The bytes of Integers: element (r, c) is in both at [c / group][r][c % group], but that each four
-// lie in the order 0, 2, 1, 3. Rows are as many as fill whole tiles; what is in those that are
-// more is of no importance.
-struct Bytes {
-  uint8_t *high, *low;
-  int64_t rows, group;
-
-  int64_t at(int64_t g, int64_t r) const { return (g * rows + r) * group; }
-};
-
-inline Bytes split_bytes(const Integers& x, int64_t groups) {
-  const int64_t rows = (x.rows + kTileRows - 1) / kTileRows * kTileRows;
-  const int64_t size = groups * rows * x.group;
-  const Bytes to{scratch<uint8_t, 6>(size), scratch<uint8_t, 7>(size), rows, x.group};
-  const __m256i order = _mm256_broadcastsi128_si256(
-      _mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15));
-  Pool::shared().run(groups, std::max<int64_t>(1, 16384 / (rows * x.group)), [&](int64_t begin, int64_t end) {
-    for (int64_t g = begin; g < end; ++g) {
-      const int16_t* from = x.values_of(g, 0);
-      const int64_t first = to.at(g, 0), count = x.rows * x.group;
-      int64_t i = 0;
-      for (; i + 32 <= count; i += 32) {
-        const __m512i words = _mm512_loadu_si512(from + i);
-        const __m256i low = _mm512_cvtepi16_epi8(words);
-        const __m256i high = _mm512_cvtepi16_epi8(_mm512_srai_epi16(words, 8));
-        store(to.low + first + i, _mm256_shuffle_epi8(low, order));
-        store(to.high + first + i, _mm256_shuffle_epi8(high, order));
-      }
-      for (; i < count; ++i) {
-        const int64_t place = first + i / 4 * 4 + (i % 4 == 1 ? 2 : i % 4 == 2 ? 1 : i % 4);
-        to.low[place] = uint8_t(from[i]);
-        to.high[place] = uint8_t(from[i] >> 8);
-      }
-    }
-  });
-  return to;
-}
-
-// Two blocks of columns of one group, unpacked to bytes, four of a column beside each other in the
-// order 0, 2, 1, 3; and scales and biases.
+// Two blocks of columns of one group, unpacked to quads; and scales and biases.
 struct TilePanel {
   alignas(64) uint8_t codes[2][128 * kLanes];
   f32x16 scales[2], biases[2];
@@ -69,13 +30,13 @@ EXO_INLINE void multiply_tiles(const Bytes& x, int64_t from) {
   if constexpr (kSigned) {
     _tile_dpbssd(0, 4, 6);
     _tile_dpbssd(2, 4, 7);
-    _tile_dpbusd(1, 5, 6);
-    _tile_dpbusd(3, 5, 7);
+    _tile_dpbssd(1, 5, 6);
+    _tile_dpbssd(3, 5, 7);
   } else {
     _tile_dpbsud(0, 4, 6);
     _tile_dpbsud(2, 4, 7);
-    _tile_dpbuud(1, 5, 6);
-    _tile_dpbuud(3, 5, 7);
+    _tile_dpbsud(1, 5, 6);
+    _tile_dpbsud(3, 5, 7);
   }
 }
 

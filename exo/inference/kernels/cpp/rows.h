@@ -73,7 +73,7 @@ void unpack_row(const char* from, int64_t k, float* to, int64_t chunk_stride) {
 
 // Rows as 16-bit integers with one scale for each group of columns, so that products with the
 // integer codes of a quantised matrix are exact: only the rounding to 16 bits, 2^-16 of a group's
-// greatest element, and the float32 sum over groups are not. Element (r, c) is at
+// greatest element, and the float32 sum over groups are not. (Up to 32639: two signed bytes.) Element (r, c) is at
 // [c / group][r][c % group]; scale and sum of a group at [c / group][r].
 struct Integers {
   int16_t* values;
@@ -93,6 +93,8 @@ EXO_INLINE f32x16 add_group(
   return fma(biases, splat(x_sum), total);
 }
 
+constexpr float kMostRounded = 32639.0f;
+
 template <class F>
 void round_group(const typename F::Stored* x, const Integers& to, int64_t g, int64_t r) {
   const int64_t at = g * to.rows + r;
@@ -110,7 +112,7 @@ void round_group(const typename F::Stored* x, const Integers& to, int64_t g, int
   // Not a number, or infinite: so is everything that is computed from it. Below the second limit
   // the reciprocal would not be finite.
   const bool finite = most < 0x7f800000, tiny = greatest < 1e-33f;
-  const float up = finite && !tiny ? 32767.0f / greatest : 0.0f;
+  const float up = finite && !tiny ? kMostRounded / greatest : 0.0f;
   i32x16 sum{};
   for (int64_t i = 0; i < to.group; i += kLanes) {
     const f32x16 magic = splat(12582912.0f);
@@ -121,7 +123,7 @@ void round_group(const typename F::Stored* x, const Integers& to, int64_t g, int
   int32_t total = 0;
   for (int i = 0; i < kLanes; ++i) total += sum[i];
   const float nan = std::numeric_limits<float>::quiet_NaN();
-  to.scales[at] = finite ? (tiny ? 0.0f : greatest / 32767.0f) : nan;
+  to.scales[at] = finite ? (tiny ? 0.0f : greatest / kMostRounded) : nan;
   to.sums[at] = finite ? float(total) * to.scales[at] : nan;
 }
 
