@@ -1,5 +1,6 @@
 #include "pool.h"
 
+#include <algorithm>
 #include <chrono>
 
 namespace exo {
@@ -37,6 +38,7 @@ void Pool::resize(int threads) {
   stop();
   ending_.store(false);
   size_.store(threads < 1 ? 1 : threads);
+  parts_ = std::vector<Part>(size_.load());
   for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work_forever(); });
 }
 
@@ -55,12 +57,14 @@ void Pool::open() {
   if (sleeping_.load() > 0) number_.notify_all();
 }
 
-void Pool::claim() {
-  for (;;) {
-    const int64_t begin = job_.next.fetch_add(job_.grain, std::memory_order_relaxed);
-    if (begin >= job_.count) return;
-    const int64_t end = begin + job_.grain;
-    job_.call(job_.context, begin, end < job_.count ? end : job_.count);
+void Pool::claim(size_t own) {
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    Part& part = parts_[(own + i) % parts_.size()];
+    for (;;) {
+      const int64_t begin = part.next.fetch_add(job_.grain, std::memory_order_relaxed);
+      if (begin >= part.end) break;
+      job_.call(job_.context, begin, std::min(begin + job_.grain, part.end));
+    }
   }
 }
 
@@ -79,7 +83,7 @@ void Pool::work_forever() {
   while (!ending_.load(std::memory_order_relaxed)) {
     uint64_t state = state_.load();
     if (state & kOpen && state_.compare_exchange_weak(state, state + 1)) {
-      claim();
+      claim((state & kJoined) + 1);
       state_.fetch_sub(1, std::memory_order_acq_rel);
     }
     const auto until = std::chrono::steady_clock::now() + kSpin;

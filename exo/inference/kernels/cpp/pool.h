@@ -20,7 +20,9 @@ class Pool {
   void resize(int threads);
   int size() const { return size_.load(std::memory_order_relaxed); }
 
-  // Call `work(begin, end)` for ranges of at most `grain` until [0, count) is done.
+  // Call `work(begin, end)` for ranges of at most `grain` until [0, count) is done. Each thread has
+  // a part of its own, which it goes through in order, so that what it fetches ahead of a range is
+  // its own next range; then it helps the others.
   template <class Work>
   void run(int64_t count, int64_t grain, Work&& work) {
     if (size() < 2 || count <= grain || !busy_.try_lock()) {
@@ -32,11 +34,14 @@ class Pool {
       (*static_cast<std::remove_reference_t<Work>*>(context))(begin, end);
     };
     job_.context = const_cast<void*>(static_cast<const void*>(&work));
-    job_.count = count;
     job_.grain = grain;
-    job_.next.store(0, std::memory_order_relaxed);
+    const int64_t parts = int64_t(parts_.size());
+    for (int64_t i = 0; i < parts; ++i) {
+      parts_[i].next.store(count * i / parts, std::memory_order_relaxed);
+      parts_[i].end = count * (i + 1) / parts;
+    }
     open();
-    claim();
+    claim(0);
     close();
   }
 
@@ -44,12 +49,15 @@ class Pool {
   struct Job {
     void (*call)(void*, int64_t, int64_t) = nullptr;
     void* context = nullptr;
-    int64_t count = 0, grain = 1;
+    int64_t grain = 1;
+  };
+  struct alignas(64) Part {
     std::atomic<int64_t> next{0};
+    int64_t end = 0;
   };
 
   void open();
-  void claim();
+  void claim(size_t own);
   void close();
   void work_forever();
   void stop();
@@ -62,6 +70,7 @@ class Pool {
   std::atomic<int> size_{1};
   std::atomic<bool> ending_{false};
   Job job_;
+  std::vector<Part> parts_{1};
   std::mutex busy_;
   std::vector<std::thread> workers_;
 };

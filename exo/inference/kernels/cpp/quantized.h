@@ -164,6 +164,7 @@ struct QuantizedKernels {
     for (int64_t k = 0; k < x.group; k += kUnit, from += U::kBytes) {
 #pragma GCC unroll 8
       for (int q = 0; q < kPairs / 2; ++q) {
+        if (q % U::kApart == 0) fetch_ahead(from + q / U::kApart * 64, 64);
         const u32x16 codes = U::quad(from, q);
 #pragma GCC unroll 4
         for (int r = 0; r < kRows; ++r) {
@@ -193,7 +194,7 @@ struct QuantizedKernels {
       const uint8_t* from = q.packed + block * q.format.block_bytes(q.k);
       f32x16 total[kRows] = {};
       for (int64_t g = 0; g < groups; ++g, from += stride) {
-        fetch_ahead(from, stride);
+        fetch_ahead(from + codes, stride - codes);
         i32x16 products[kRows];
         if constexpr (kByBytes) sum_quads<kRows>(bytes, g, 0, from, products);
         else sum_pairs<kRows>(x, g, 0, from, products);
@@ -337,7 +338,7 @@ struct QuantizedKernels {
     if constexpr (kByBytes) bytes = split_bytes(x, q.k / q.format.group, q.rows, U::kApart);
 #endif
     // A range takes some microseconds: whoever is late to begin has little to be waited for.
-    const int64_t grain = std::max<int64_t>(1, 16384 / (q.k * q.rows));
+    const int64_t grain = std::max<int64_t>(1, 4096 / (q.k * q.rows));
     Pool::shared().run(blocks, grain, [&](int64_t begin, int64_t end) {
       switch (q.rows) {
         case 1:
