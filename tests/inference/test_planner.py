@@ -320,7 +320,7 @@ def test_what_the_steps_of_a_prompt_took_comes_with_its_first_token():
     bench.add(1, list(range(20)), max_tokens=3)
     bench.run()
     first, *others = bench.answers[1]
-    chunks = -(-19 // bench.planner.chunks.tokens(groups=0))
+    chunks = -(-19 // bench.planner.chunks.next(groups=0).tokens)
     assert first.prompt_seconds == pytest.approx((0.01 * chunks,))
     assert others
     assert {each.prompt_seconds for each in others} == {()}
