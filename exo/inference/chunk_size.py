@@ -1,6 +1,8 @@
 """How many tokens of a prompt to compute at once, and in how many parts of the layers, learned
 from how long it took: pure."""
 
+import statistics
+from collections import deque
 from operator import mul
 from typing import NamedTuple
 
@@ -27,8 +29,8 @@ _ROUNDS = 8
 # next one is as well.
 _HELD_UP = 2.0
 _ROUNDING = 1e-6
-# Weight of what was measured last.
-_NEW = 0.2
+# Of so many decode steps the median is what one takes: a few that were held up are no measure.
+_RECENT = 15
 
 
 class Portion(NamedTuple):
@@ -56,7 +58,7 @@ class ChunkSize:
         self._largest = largest
         self._stages = stages
         self._slices = slices
-        self._decode = 0.0
+        self._decoded: deque[float] = deque(maxlen=_RECENT)
         self._cost = _ChunkCost()
         self._most = float(min(_FIRST, largest))
         self._given = 0
@@ -66,7 +68,7 @@ class ChunkSize:
         decode. From one stage to the next it takes `hop` seconds."""
         if not groups:
             return Portion(self._largest, 1)
-        if not self._decode or not self._cost.known:
+        if not self._decoded or not self._cost.known:
             return Portion(int(self._most), self._slices)
         fixed, each = self._cost.parts(context)
         room = self._room(groups, hop) * self._slices  # For a chunk in parts of one slice.
@@ -88,12 +90,13 @@ class ChunkSize:
     def _room(self, groups: int, hop: float) -> float:
         """Seconds that a chunk may take in its slowest stage. While a group's step goes round, each
         other group has one, and chunks fill the rest of the pipeline."""
-        quiet = max(groups * self._decode, self._stages * (self._decode + hop))
-        return (_MARK * quiet - groups * self._decode) / max(self._stages + 1 - groups, 1)
+        decode = statistics.median(self._decoded)
+        quiet = max(groups * decode, self._stages * (decode + hop))
+        return (_MARK * quiet - groups * decode) / max(self._stages + 1 - groups, 1)
 
     def decoded(self, seconds: float) -> None:
         """Take in what a decode step took in its slowest stage."""
-        self._decode += (seconds - self._decode) * (_NEW if self._decode else 1.0)
+        self._decoded.append(seconds)
 
     def prefilled(self, chunk: Chunk) -> None:
         """Take in what the slowest part of a chunk took. Larger chunks than are computed beside
