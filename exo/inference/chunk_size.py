@@ -14,8 +14,6 @@ _MARK = 2.6
 # At least this share of a chunk's time goes into its tokens: the rest is what any chunk costs, and
 # in chunks that are too small a prompt takes for ever.
 _SHARE = 1 / 3
-# The share that is aimed at, by a chunk that is larger but computed in more parts.
-_AIM = 3 / 4
 _FIRST = 64
 # Every so often a chunk is a half, so that its own cost and that of its tokens can be told apart.
 _HALF_EVERY = 4
@@ -46,9 +44,9 @@ class ChunkSize:
     A chunk costs something whatever its size (weights, and the keys and values so far, are read),
     and something for each token. Beside answers each part of it is as long as leaves their gaps
     within the mark: so the more parts, the larger the chunk, and the less of its time goes into
-    what any chunk costs. It has as few parts as give the tokens the share that is aimed at. Where
-    not even as many as there are `slices` of layers do, it is smaller; but the tokens get their
-    least share, whatever becomes of the gaps.
+    what any chunk costs. It is as large as it can be with one of the `slices` of layers in each
+    part, and then has as few parts as keep to the mark. Where the first token alone is beyond that,
+    it is as small as still gives the tokens their share of its time.
 
     What counts is the slowest part, since that is what the longest gap comes of. So where most of
     the work is done in one part, chunks become as small as they would be without parts.
@@ -75,8 +73,7 @@ class ChunkSize:
         size = self._most
         if each:
             least = fixed * _SHARE / (1 - _SHARE)
-            deep = self._depth(room * (1 - _AIM), fixed)
-            size = min(max(room / deep - fixed, least) / each, size)
+            size = min(max(room - fixed, least) / each, size)
         tokens = max(_LEAST, min(int(size), self._largest))
         self._given += 1
         if self._given % _HALF_EVERY == 0:
