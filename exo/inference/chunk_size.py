@@ -29,6 +29,9 @@ _HELD_UP = 2.0
 _ROUNDING = 1e-6
 # Of so many decode steps the median is what one takes: a few that were held up are no measure.
 _RECENT = 15
+# Beside a long prompt a stream grows, and what its own steps take. Up to so many times as much as
+# before the prompt is made up for by shorter parts of chunks.
+_GROWN = 1.6
 
 
 class Portion(NamedTuple):
@@ -57,6 +60,7 @@ class ChunkSize:
         self._stages = stages
         self._slices = slices
         self._decoded: deque[float] = deque(maxlen=_RECENT)
+        self._alone = 0.0
         self._cost = _ChunkCost()
         self._most = float(min(_FIRST, largest))
         self._given = 0
@@ -88,12 +92,16 @@ class ChunkSize:
         """Seconds that a chunk may take in its slowest stage. While a group's step goes round, each
         other group has one, and chunks fill the rest of the pipeline."""
         decode = statistics.median(self._decoded)
-        quiet = max(groups * decode, self._stages * (decode + hop))
+        alone = min(max(self._alone, decode / _GROWN), decode)
+        quiet = max(groups * alone, self._stages * (alone + hop))
         return (_MARK * quiet - groups * decode) / max(self._stages + 1 - groups, 1)
 
-    def decoded(self, seconds: float) -> None:
-        """Take in what a decode step took in its slowest stage."""
+    def decoded(self, seconds: float, *, beside: bool = False) -> None:
+        """Take in what a decode step took in its slowest stage, and whether it was beside a
+        prompt."""
         self._decoded.append(seconds)
+        if not beside:
+            self._alone = statistics.median(self._decoded)
 
     def prefilled(self, chunk: Chunk) -> None:
         """Take in what the slowest part of a chunk took. Larger chunks than are computed beside

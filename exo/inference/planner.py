@@ -375,7 +375,7 @@ class Planner:
                 if sequence := self._sequences.get(work.sequence):
                     sequence.spend(result.seconds)
             case Decode() as work:
-                self.chunks.decoded(slowest)
+                self.chunks.decoded(slowest, beside=bool(self._queue))
                 self.batches.observe(work.computed, slowest)
                 # Drafts are made after the time that counts as the step's beginning.
                 if flight.alone and not self._flights and not flight.drafts:
