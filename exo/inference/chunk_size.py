@@ -1,6 +1,12 @@
-"""How many tokens of a prompt to compute at once, learned from how long it took: pure."""
+"""How many tokens of a prompt to compute at once, and in how many parts of the layers, learned
+from how long it took: pure."""
 
+import statistics
+from collections import deque
 from operator import mul
+from typing import NamedTuple
+
+from exo.inference.course import Chunk
 
 # How many times its quiet length the gap between two tokens of a stream is to be beside a prompt.
 # What a step takes varies, and the 95th percentile is to stay under three times.
@@ -20,61 +26,97 @@ _ROUNDS = 8
 # What took longer than this many times what was expected was held up by something else, unless the
 # next one is as well.
 _HELD_UP = 2.0
-# Weight of what was measured last.
-_NEW = 0.2
+_ROUNDING = 1e-6
+# Of so many decode steps the median is what one takes: a few that were held up are no measure.
+_RECENT = 15
+# Beside a long prompt a stream grows, and what its own steps take. Up to so many times as much as
+# before the prompt is made up for by shorter parts of chunks.
+_GROWN = 1.6
+
+
+class Portion(NamedTuple):
+    """So many tokens, computed in so many parts with steps of others between them."""
+
+    tokens: int
+    parts: int
 
 
 class ChunkSize:
-    """Tokens of a prompt to compute in one step.
+    """Tokens of a prompt to compute as one chunk, and in how many parts.
 
-    Beside answers a chunk is as large as leaves their gaps within the mark, by what it costs
-    whatever its size (weights, and the keys and values so far, are read) and what each token adds.
-    Where the first alone is beyond the mark, it is as small as still gives the tokens their share
-    of its time.
+    A chunk costs something whatever its size (weights, and the keys and values so far, are read),
+    and something for each token. Beside answers each part of it is as long as leaves their gaps
+    within the mark: so the more parts, the larger the chunk, and the less of its time goes into
+    what any chunk costs. It is as large as it can be with one of the `slices` of layers in each
+    part, and then has as few parts as keep to the mark. Where the first token alone is beyond that,
+    it is as small as still gives the tokens their share of its time.
+
+    What counts is the slowest part, since that is what the longest gap comes of. So where most of
+    the work is done in one part, chunks become as small as they would be without parts.
     """
 
-    def __init__(self, largest: int, stages: int = 1) -> None:
+    def __init__(self, largest: int, stages: int = 1, slices: int = 1) -> None:
         self._largest = largest
         self._stages = stages
-        self._decode = 0.0
+        self._slices = slices
+        self._decoded: deque[float] = deque(maxlen=_RECENT)
+        self._alone = 0.0
         self._cost = _ChunkCost()
         self._most = float(min(_FIRST, largest))
         self._given = 0
 
-    def tokens(self, *, groups: int, context: int = 0, hop: float = 0.0) -> int:
-        """The size of the next chunk, after `context` tokens of its prompt, beside so many groups
-        of rows that decode. From one stage to the next it takes `hop` seconds."""
+    def next(self, *, groups: int, context: int = 0, hop: float = 0.0) -> Portion:
+        """The next chunk, after `context` tokens of its prompt, beside so many groups of rows that
+        decode. From one stage to the next it takes `hop` seconds."""
         if not groups:
-            return self._largest
-        size = max(_LEAST, min(round(self._size(groups, context, hop)), self._largest))
-        self._given += 1
-        return size // 2 if self._given % _HALF_EVERY == 0 else size
-
-    def _size(self, groups: int, context: int, hop: float) -> float:
-        if not self._decode or not self._cost.known:
-            return self._most
+            return Portion(self._largest, 1)
+        if not self._decoded or not self._cost.known:
+            return Portion(int(self._most), self._slices)
         fixed, each = self._cost.parts(context)
-        least = fixed * _SHARE / (1 - _SHARE)
-        wanted = max(self._room(groups, hop) - fixed, least)
-        return min(wanted / each if each else self._most, self._most)
+        room = self._room(groups, hop) * self._slices  # For a chunk in parts of one slice.
+        size = self._most
+        if each:
+            least = fixed * _SHARE / (1 - _SHARE)
+            size = min(max(room - fixed, least) / each, size)
+        tokens = max(_LEAST, min(int(size), self._largest))
+        self._given += 1
+        if self._given % _HALF_EVERY == 0:
+            tokens //= 2
+        return Portion(tokens, _over(self._slices, self._depth(room, fixed + each * tokens)))
+
+    def _depth(self, room: float, cost: float) -> int:
+        """How many slices each part of a chunk may have, so that none takes too long."""
+        return max(1, min(int(room / cost + _ROUNDING), self._slices)) if cost else self._slices
 
     def _room(self, groups: int, hop: float) -> float:
         """Seconds that a chunk may take in its slowest stage. While a group's step goes round, each
         other group has one, and chunks fill the rest of the pipeline."""
-        quiet = max(groups * self._decode, self._stages * (self._decode + hop))
-        return (_MARK * quiet - groups * self._decode) / max(self._stages + 1 - groups, 1)
+        decode = statistics.median(self._decoded)
+        alone = min(max(self._alone, decode / _GROWN), decode)
+        quiet = max(groups * alone, self._stages * (alone + hop))
+        return (_MARK * quiet - groups * decode) / max(self._stages + 1 - groups, 1)
 
-    def decoded(self, seconds: float) -> None:
-        """Take in what a decode step took in its slowest stage."""
-        self._decode += (seconds - self._decode) * (_NEW if self._decode else 1.0)
+    def decoded(self, seconds: float, *, beside: bool = False) -> None:
+        """Take in what a decode step took in its slowest stage, and whether it was beside a
+        prompt."""
+        self._decoded.append(seconds)
+        if not beside:
+            self._alone = statistics.median(self._decoded)
 
-    def prefilled(self, tokens: int, context: int, seconds: float) -> None:
-        """Take in what a chunk took in its slowest stage, after so many tokens. Larger ones than
-        are computed beside answers say little: they cost less for each token."""
-        if tokens > self._most:
+    def prefilled(self, chunk: Chunk) -> None:
+        """Take in what the slowest part of a chunk took. Larger chunks than are computed beside
+        answers say little: they cost less for each token."""
+        if chunk.size > self._most:
             return
-        self._cost.add(tokens, context, seconds)
-        self._most = max(_GROWTH * tokens + 1, _SHRINK * self._most)
+        deepest = _over(self._slices, chunk.parts)
+        seconds = chunk.slowest * self._slices / deepest
+        self._cost.add(chunk.size, chunk.position, seconds)
+        self._most = max(_GROWTH * chunk.size + 1, _SHRINK * self._most)
+
+
+def _over(slices: int, count: int) -> int:
+    """Divided and rounded up."""
+    return -(-slices // count)
 
 
 class _ChunkCost:

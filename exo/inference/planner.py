@@ -3,8 +3,9 @@
 Prompts are computed in chunks, one prompt after the other, all but the last token; then a sequence
 joins a group, a micro-batch, and every step of the group gives each of its rows a token. Groups and
 the prompt take turns, so that none waits for long; as many steps are in flight as keep all stages
-of a pipeline at work. On a single stage a group's next step is planned before the tokens of the
-last one are known, unless drafts are worth more: a draft follows what is known.
+of a pipeline at work. On a single stage a chunk may take several turns, a part of the layers in
+each, and a group's next step is planned before the tokens of the last one are known, unless drafts
+are worth more: a draft follows what is known.
 """
 
 from collections import deque
@@ -14,7 +15,7 @@ from itertools import islice
 
 from exo.errors import RingError
 from exo.inference.chunk_size import ChunkSize
-from exo.inference.course import Course
+from exo.inference.course import Chunk, Course
 from exo.inference.drafts import Drafter
 from exo.inference.engine import Sampled, SequenceSpec
 from exo.inference.meter import Meter
@@ -24,12 +25,12 @@ from exo.inference.speculation import Speculation, agreed
 from exo.inference.steps import (
     Chosen,
     Close,
+    Continue,
     Decode,
     Forget,
     Join,
     Keep,
     Op,
-    Open,
     Prefill,
     Result,
     Step,
@@ -48,13 +49,15 @@ _Drawn = tuple[int, Chosen | None]
 class PlannerOptions:
     """`stages` of the pipeline; whether sequences can be computed as rows of one batch; the
     largest chunk of a prompt; the tokens that end an answer; whether a single stage can compute a
-    token that is not known yet (`ahead`)."""
+    token that is not known yet (`ahead`), and into how many parts of its layers it can divide a
+    chunk (`slices`)."""
 
     stages: int
     batchable: bool
     prefill_step: int
     end_tokens: frozenset[int]
     ahead: bool = True
+    slices: int = 1
 
 
 _Taken = tuple[Course, list[_Drawn], str | None]
@@ -70,6 +73,7 @@ class _Flight:
     drafts: tuple[tuple[int, ...], ...] = ()
     sent: float = 0.0
     alone: bool = False
+    chunk: Chunk | None = None
 
 
 class Planner:
@@ -84,7 +88,7 @@ class Planner:
         # Steps in flight at most. One stage is kept busy by the step after the one it computes.
         self.depth = (2 if options.ahead else 1) if single else options.stages + 1
         self._per_group = 2 if single else 1
-        self.chunks = ChunkSize(options.prefill_step, options.stages)
+        self.chunks = ChunkSize(options.prefill_step, options.stages, options.slices)
         self.batches = MicroBatches(options.stages)
         self.meter = Meter(options.stages)
         self.speculation = Speculation(drafter, self.batches)
@@ -216,16 +220,17 @@ class Planner:
 
     def _prefill(self) -> _Flight:
         sequence = self._sequences[self._queue[0]]
-        prompt, position = sequence.spec.prompt, sequence.position
-        size = self.chunks.tokens(groups=len(self._groups), context=position, hop=self.batches.hop)
-        end = min(position + size, len(prompt) - 1)
-        sequence.position = end
-        work = Prefill(
-            sequence=sequence.spec.sequence_id,
-            position=position,
-            tokens=tuple(prompt[position:end]),
-        )
-        return _Flight(Step(number=self._number, ops=tuple(self._ops), work=work))
+        if sequence.chunk is not None and sequence.in_chunk:
+            # Where nobody waits any more, nothing is gained by parts.
+            work = sequence.continue_chunk(sequence.chunk, to_its_end=not self._groups)
+        else:
+            work = sequence.begin_chunk(
+                *self.chunks.next(
+                    groups=len(self._groups), context=sequence.position, hop=self.batches.hop
+                )
+            )
+        step = Step(number=self._number, ops=tuple(self._ops), work=work)
+        return _Flight(step, chunk=sequence.chunk)
 
     def _decode(self, group: int) -> _Flight | None:
         for row in [self._sequences[row] for row in self._groups[group]]:
@@ -265,21 +270,7 @@ class Planner:
         entry, length = None, 0
         if spec.use_prefix_cache:
             entry, length = self._prefixes.match(spec.prompt)
-        sequence.opened = True
-        sequence.position = sequence.cached = length
-        self._ops.append(
-            Open(
-                sequence=spec.sequence_id,
-                sampling=spec.sampling,
-                index=spec.index,
-                logprobs=spec.logprobs,
-                prompt_tokens=len(spec.prompt),
-                history=tuple(spec.prompt) if spec.sampling.looks_back else (),
-                grammar=spec.grammar,
-                entry=entry,
-                length=length,
-            )
-        )
+        self._ops.append(sequence.open(entry, length))
 
     def _join(self, sequence: Course) -> None:
         prompt = sequence.spec.prompt[:-1]
@@ -376,12 +367,15 @@ class Planner:
         decode = isinstance(flight.step.work, Decode)
         self.meter.landed(result.seconds, flight.sent, decode=decode)
         match flight.step.work:
-            case Prefill(sequence=name, position=position, tokens=tokens):
-                self.chunks.prefilled(len(tokens), position, slowest)
-                if sequence := self._sequences.get(name):
+            case Prefill() | Continue() as work:
+                if chunk := flight.chunk:
+                    chunk.slowest = max(chunk.slowest, slowest)
+                    if work.last and chunk.comparable:
+                        self.chunks.prefilled(chunk)
+                if sequence := self._sequences.get(work.sequence):
                     sequence.spend(result.seconds)
             case Decode() as work:
-                self.chunks.decoded(slowest)
+                self.chunks.decoded(slowest, beside=bool(self._queue))
                 self.batches.observe(work.computed, slowest)
                 # Drafts are made after the time that counts as the step's beginning.
                 if flight.alone and not self._flights and not flight.drafts:

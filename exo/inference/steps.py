@@ -78,12 +78,41 @@ class Trim(Wire):
 
 
 class Prefill(Wire):
-    """Compute a chunk of a prompt; `position` tokens are in the caches already."""
+    """Compute a chunk of a prompt; `position` tokens are in the caches already. If it is to be
+    computed in several `parts`, each through some of the layers, this is the first of them."""
 
     work: Literal["prefill"] = "prefill"
     sequence: int
     position: int
     tokens: tuple[int, ...]
+    parts: int = 1
+
+    @property
+    def size(self) -> int:
+        """Tokens of the chunk."""
+        return len(self.tokens)
+
+    @property
+    def last(self) -> bool:
+        """Whether the chunk is done with it."""
+        return self.parts == 1
+
+
+class Continue(Wire):
+    """Compute what is left of a chunk of `size` tokens that began at `position`, up to the end of
+    its part number `part`, from 0, of so many."""
+
+    work: Literal["continue"] = "continue"
+    sequence: int
+    position: int
+    size: int
+    part: int
+    parts: int
+
+    @property
+    def last(self) -> bool:
+        """Whether the chunk is done with it."""
+        return self.part == self.parts - 1
 
 
 class Decode(Wire):
@@ -109,7 +138,7 @@ class Decode(Wire):
 
 
 Op = Annotated[Open | Join | Keep | Close | Forget | Trim, Field(discriminator="op")]
-Work = Annotated[Prefill | Decode, Field(discriminator="work")]
+Work = Annotated[Prefill | Continue | Decode, Field(discriminator="work")]
 
 
 class Step(Wire):

@@ -15,6 +15,7 @@ from exo.inference.kernels.use import use_kernels
 from exo.inference.messages import Load
 from exo.inference.mlx import loading
 from exo.inference.mlx.engine import MlxEngine
+from exo.inference.steps import Continue, Prefill
 from exo.inference.types import FinishReason, Sampling
 from tests.models_maker import make_model
 
@@ -309,3 +310,68 @@ def test_what_is_no_model_for_mlx_lm_is_said(tmp_path: Path, change: dict, match
     (folder / "config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(ModelInvalid, match=match):
         load(folder)
+
+
+def chunks_of(engine: MlxEngine, monkeypatch: pytest.MonkeyPatch) -> list[Prefill | Continue]:
+    """Everything of prompts that the engine computes from now on."""
+    works: list[Prefill | Continue] = []
+    planner = engine._planner
+    assert planner is not None
+    following = planner.next
+
+    def spied(now: float):
+        step = following(now)
+        if step is not None and isinstance(step.work, Prefill | Continue):
+            works.append(step.work)
+        return step
+
+    monkeypatch.setattr(planner, "next", spied)
+    return works
+
+
+LONG_PROMPT = [(7 * n) % 300 + 20 for n in range(900)]
+
+
+@pytest.mark.parametrize("fields", [{}, {"kv_dtype": "float16"}, {"kv_bits": 8}], ids=str)
+def test_a_long_prompt_in_parts_and_the_stream_beside_it_are_each_as_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, object]
+):
+    # Heads wide enough to be quantised.
+    engine = load(make_model(tmp_path / "model", layers=6, heads=2), end_layer=6, **fields)
+    long = spec(2, LONG_PROMPT, use_prefix_cache=False)
+    stream = spec(1, tokens_of(engine, PROMPTS[0]), 400, use_prefix_cache=False)
+    alone = {n: ids(run(engine, each)[n]) for n, each in ((1, stream), (2, long))}
+    works = chunks_of(engine, monkeypatch)
+    engine.add([stream])
+    found = [engine.step() for _ in range(10)]
+    engine.add([long])
+    while not any(one.sequence_id == 2 and one.finish_reason for some in found for one in some):
+        found.append(engine.step())
+    assert any(isinstance(work, Continue) for work in works)
+    said = [one for some in found for one in some]
+    assert [one.token for one in said if one.sequence_id == 2] == alone[2]
+    beside = [one.token for one in said if one.sequence_id == 1]
+    assert beside == alone[1][: len(beside)]
+
+
+def test_a_long_prompt_given_up_between_two_parts_is_of_use_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    engine = load(make_model(tmp_path / "model", layers=6), end_layer=6)
+    expected = ids(run(engine, spec(2, LONG_PROMPT, use_prefix_cache=False))[2])
+    works = chunks_of(engine, monkeypatch)
+    engine.add([spec(1, tokens_of(engine, PROMPTS[0]), 400)])
+    for _ in range(10):
+        engine.step()
+    engine.add([spec(3, LONG_PROMPT)])
+    while not any(isinstance(work, Continue) and not work.last for work in works):
+        engine.step()
+    begun = works[-1]
+    assert isinstance(begun, Continue)
+    engine.remove([3])
+    engine.add([spec(4, LONG_PROMPT)])
+    again: list[Sampled] = []
+    while not (again and again[-1].finish_reason):
+        again += [one for one in engine.step() if one.sequence_id == 4]
+    assert again[0].cached_tokens == begun.position + begun.size
+    assert ids(again) == expected

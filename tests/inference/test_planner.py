@@ -16,6 +16,7 @@ from exo.inference.prefix_index import PrefixIndex
 from exo.inference.steps import (
     LAST_SAMPLED,
     Close,
+    Continue,
     Decode,
     Forget,
     Join,
@@ -40,6 +41,8 @@ class Ranks:
     groups: dict[int, list[int]] = field(default_factory=dict)
     entries: dict[int, list[int]] = field(default_factory=dict)
     sampled: dict[int, int] = field(default_factory=dict)
+    # Of chunks that are not computed to their end: parts that are, and of how many.
+    unfinished: dict[int, tuple[int, int]] = field(default_factory=dict)
     number: int = 0
     prefilled: int = 0
     guessed: int = 0
@@ -51,12 +54,22 @@ class Ranks:
         for op in step.ops:
             self.apply(op)
         match step.work:
-            case Prefill(sequence=sequence, position=position, tokens=tokens):
+            case Prefill(sequence=sequence, position=position, tokens=tokens, parts=parts):
                 assert tokens
                 assert len(self.tokens[sequence]) == position
                 assert all(sequence not in rows for rows in self.groups.values())
+                assert sequence not in self.unfinished
                 self.tokens[sequence] += tokens
                 self.prefilled += len(tokens)
+                if parts > 1:
+                    self.unfinished[sequence] = 1, parts
+            case Continue(sequence=sequence) as work:
+                assert len(self.tokens[sequence]) == work.position + work.size
+                done, parts = self.unfinished[sequence]
+                assert done <= work.part < work.parts == parts
+                self.unfinished[sequence] = work.part + 1, parts
+                if work.last:
+                    del self.unfinished[sequence]
             case Decode():
                 return self.decode(step.number, step.work)
         return Result(number=step.number, seconds=(0.01,))
@@ -86,11 +99,13 @@ class Ranks:
                 assert len(kept) == op.length
                 self.tokens[op.sequence] = list(kept)
             case Join():
+                assert op.sequence not in self.unfinished
                 self.groups.setdefault(op.group, []).append(op.sequence)
             case Keep():
                 self.entries[op.entry] = list(self.tokens[op.sequence])
             case Close():
                 del self.tokens[op.sequence]
+                self.unfinished.pop(op.sequence, None)
                 for group, rows in list(self.groups.items()):
                     if op.sequence in rows:
                         rows.remove(op.sequence)
@@ -125,8 +140,9 @@ class Bench:
         batchable: bool = True,
         kept: int = 1000,
         drafter: Drafter | None = None,
+        slices: int = 1,
     ) -> None:
-        options = PlannerOptions(stages, batchable, 8, frozenset({END}))
+        options = PlannerOptions(stages, batchable, 8, frozenset({END}), slices=slices)
         self.planner = Planner(options, PrefixIndex(kept, 10**6), drafter)
         self.ranks = Ranks()
         self.flying: list[Step] = []
@@ -179,9 +195,15 @@ def test_many_answers_together_are_each_as_alone(stages: int, batchable: bool):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.integers(1, 4), st.booleans(), st.integers(0, 300), st.randoms(use_true_random=False))
-def test_whatever_comes_and_goes_in_whatever_order(stages, batchable, kept, random: Random):
-    bench = Bench(stages, batchable=batchable, kept=kept)
+@given(
+    st.integers(1, 4),
+    st.booleans(),
+    st.integers(0, 300),
+    st.integers(1, 6),
+    st.randoms(use_true_random=False),
+)
+def test_whatever_comes_and_goes_in_whatever_order(stages, batchable, kept, slices, random: Random):
+    bench = Bench(stages, batchable=batchable, kept=kept, slices=slices if stages == 1 else 1)
     prompts: dict[int, tuple[list[int], int]] = {}
     open_now: set[int] = set()
     for sequence in range(random.randint(1, 8)):
@@ -242,6 +264,119 @@ def test_a_prompt_and_answers_take_turns():
         bench.land()
     assert kinds.count(Prefill) >= 3
     assert all(a is not b for a, b in itertools.pairwise(kinds))
+
+
+def in_parts() -> Bench:
+    """A stream that decodes, and two steps of the first chunk of a prompt of 40 tokens beside it,
+    in four parts."""
+    bench = Bench(slices=4)
+    bench.add(1, [1], max_tokens=100)
+    bench.send()
+    bench.land()
+    bench.add(2, list(range(40)))
+    begun = 0
+    while begun < 2:
+        step = bench.send()
+        begun += isinstance(step.work, Prefill | Continue)
+        bench.land()
+    return bench
+
+
+def test_between_the_parts_of_a_chunk_the_stream_has_its_steps():
+    bench = Bench(slices=4)
+    bench.add(1, [1], max_tokens=100)
+    bench.send()
+    bench.land()
+    bench.add(2, list(range(40)))
+    works = []
+    for _ in range(10):
+        while step := bench.send():
+            works.append(step.work)
+        bench.land()
+    first, *rest = [work for work in works if not isinstance(work, Decode)]
+    assert (first.position, first.parts) == (0, 4)
+    assert [(work.position, work.part, work.size) for work in rest[:3]] == [
+        (0, part, first.size) for part in (1, 2, 3)
+    ]
+    assert isinstance(rest[3], Prefill)
+    assert rest[3].position == first.size
+    assert all(isinstance(a, Decode) != isinstance(b, Decode) for a, b in itertools.pairwise(works))
+
+
+def test_in_parts_the_answers_are_the_same():
+    bench = in_parts()
+    bench.add(3, list(range(20)), max_tokens=7)
+    bench.run()
+    assert bench.tokens(1) == answer([1], 100)
+    assert bench.tokens(2) == answer(list(range(40)), 10)
+    assert bench.tokens(3) == answer(list(range(20)), 7)
+
+
+def test_the_rest_of_a_chunk_is_one_step_once_nobody_decodes():
+    bench = in_parts()
+    bench.planner.remove([1])
+    while bench.flying:
+        bench.land()
+    work = bench.send().work
+    assert isinstance(work, Continue)
+    assert work.last
+    bench.land()
+    assert bench.send().work == Prefill(
+        sequence=2, position=work.size, tokens=tuple(range(work.size, work.size + 8))
+    )
+
+
+def test_a_prompt_that_is_given_up_between_two_parts_is_kept_as_far_as_its_chunk_goes():
+    bench = in_parts()
+    size = len(bench.ranks.tokens[2])
+    assert bench.ranks.unfinished == {2: (2, 4)}
+    bench.planner.remove([2])
+    bench.add(3, list(range(40)))
+    bench.run()
+    assert bench.answers[3][0].cached_tokens == size
+    assert bench.tokens(3) == answer(list(range(40)), 10)
+    assert not bench.ranks.unfinished
+
+
+def test_what_a_chunk_costs_is_learned_once_from_its_parts(monkeypatch):
+    bench = in_parts()
+    learned = []
+    monkeypatch.setattr(bench.planner.chunks, "prefilled", learned.append)
+    while not learned:
+        bench.send()
+        bench.land()
+    (chunk,) = learned
+    assert (chunk.position, chunk.parts, chunk.slowest) == (0, 4, 0.01)
+
+
+def test_nothing_is_learned_of_a_chunk_whose_last_parts_were_made_one(monkeypatch):
+    bench = in_parts()
+    learned = []
+    monkeypatch.setattr(bench.planner.chunks, "prefilled", learned.append)
+    bench.planner.remove([1])
+    bench.run()
+    assert learned
+    assert all(chunk.position for chunk in learned)
+
+
+def test_after_a_reset_between_two_parts_it_begins_anew():
+    bench = in_parts()
+    bench.planner.reset()
+    bench.flying.clear()
+    bench.ranks = Ranks()
+    bench.add(2, list(range(40)))
+    bench.run()
+    assert bench.tokens(2)[-10:] == answer(list(range(40)), 10)
+
+
+def test_what_the_parts_of_a_prompt_took_comes_with_its_first_token():
+    bench = in_parts()
+    steps = 2
+    while not bench.answers[2]:
+        step = bench.send()
+        steps += isinstance(step.work, Prefill | Continue)
+        bench.land()
+    assert bench.answers[2][0].prompt_seconds == pytest.approx((0.01 * steps,))
 
 
 def test_on_one_stage_the_next_step_does_not_wait_for_the_token():
@@ -320,7 +455,7 @@ def test_what_the_steps_of_a_prompt_took_comes_with_its_first_token():
     bench.add(1, list(range(20)), max_tokens=3)
     bench.run()
     first, *others = bench.answers[1]
-    chunks = -(-19 // bench.planner.chunks.tokens(groups=0))
+    chunks = -(-19 // bench.planner.chunks.next(groups=0).tokens)
     assert first.prompt_seconds == pytest.approx((0.01 * chunks,))
     assert others
     assert {each.prompt_seconds for each in others} == {()}

@@ -33,6 +33,7 @@ from exo.inference.mlx.executor import Executor
 from exo.inference.mlx.facts import facts
 from exo.inference.mlx.group import join
 from exo.inference.mlx.pipelines import Alone, Follower, Head, Pipeline
+from exo.inference.mlx.slices import slices_of
 from exo.inference.mlx.stage import Stage
 from exo.inference.mlx.together import Leader, Member, SharedModel
 from exo.inference.mlx.token_text import TokenText
@@ -89,6 +90,7 @@ class MlxEngine:
                 ahead=not load.tensor,
                 batchable=shard.batchable,
                 prefill_step=_PREFILL_STEP_CPU if self._on_cpu else _PREFILL_STEP_GPU,
+                slices=slices_of(shard.stage) if load.size == 1 else 1,
                 end_tokens=frozenset(tokenizer.eos_token_ids),
             )
             kept = load.prefix_cache_bytes // load.kv_bytes_per_token

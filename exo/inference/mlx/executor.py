@@ -10,7 +10,7 @@ is lazy, so that the caller says when to wait.
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 import mlx.core as mx
@@ -28,6 +28,7 @@ from exo.inference.mlx.adapter import (
     keep_rows,
     states,
 )
+from exo.inference.mlx.computed import Computed, Drawn
 from exo.inference.mlx.history import History
 from exo.inference.mlx.masking import masked
 from exo.inference.mlx.sampling import (
@@ -36,14 +37,13 @@ from exo.inference.mlx.sampling import (
     greedy,
     make_processors,
     make_sampler,
-    scalar,
-    top_logprobs,
 )
+from exo.inference.mlx.slices import Unfinished
 from exo.inference.mlx.stage import Stage
 from exo.inference.steps import (
     LAST_SAMPLED,
-    Chosen,
     Close,
+    Continue,
     Decode,
     Forget,
     Join,
@@ -58,8 +58,9 @@ from exo.inference.steps import (
 
 @dataclass
 class _Sequence:
-    """`length` tokens are in its caches. `history` is kept where penalties look at it, and a
-    `constraint` where the answer follows a grammar and this rank samples."""
+    """`length` tokens are in its caches, or will be when its `chunk` is computed to the end.
+    `history` is kept where penalties look at it, and a `constraint` where the answer follows a
+    grammar and this rank samples."""
 
     name: int
     caches: list[Cache]
@@ -71,6 +72,7 @@ class _Sequence:
     logprobs: int | None
     constraint: Constraint | None = None
     group: int | None = None
+    chunk: Unfinished | None = None
 
 
 @dataclass
@@ -81,41 +83,6 @@ class _Group:
     caches: list[Cache]
     rows: list[int]
     sampled: mx.array
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """What the last rank sampled, row by row and position by position: tokens (N,) and, where
-    asked for, log probabilities (V,), with how many of the likeliest are wanted. `failed` are the
-    sequences whose grammar could not be followed, and why."""
-
-    tokens: mx.array
-    logprobs: list[tuple[mx.array, int] | None]
-    failed: dict[int, str]
-
-    def chosen(self, tokens: Sequence[int]) -> list[Chosen | None]:
-        """The log probabilities of the sampled tokens."""
-        return [
-            row and Chosen(logprob=scalar(row[0][token]), top=tuple(top_logprobs(*row)))
-            for token, row in zip(tokens, self.logprobs, strict=True)
-        ]
-
-
-@dataclass(frozen=True)
-class Computed:
-    """What a step gave, not yet evaluated: tensors for the next rank, or what was sampled, and the
-    state of the caches."""
-
-    tensors: list[mx.array] = field(default_factory=list[mx.array])
-    drawn: Drawn | None = None
-    state: list[object] = field(default_factory=list[object])
-
-    def outputs(self) -> list[object]:
-        """Everything to be evaluated."""
-        if self.drawn is None:
-            return [*self.tensors, *self.state]
-        wanted = [row[0] for row in self.drawn.logprobs if row]
-        return [self.drawn.tokens, *wanted, *self.state]
 
 
 class Executor:
@@ -147,6 +114,8 @@ class Executor:
         match step.work:
             case Prefill():
                 return self._prefill(step.work, inputs)
+            case Continue():
+                return self._continue(step.work)
             case Decode():
                 return self._decode(step.work, inputs)
             case None:
@@ -199,6 +168,8 @@ class Executor:
 
     def _join(self, op: Join) -> None:
         sequence = self._sequences[op.sequence]
+        if sequence.chunk is not None:
+            raise RingError("The ranks are not in step: a prompt is not computed to its end.")
         sequence.group = op.group
         caches = as_batch(sequence.caches) if self._batchable else sequence.caches
         sequence.caches = []
@@ -260,13 +231,35 @@ class Executor:
 
     def _prefill(self, work: Prefill, inputs: Sequence[mx.array]) -> Computed:
         sequence = self._sequences.get(work.sequence)
-        if sequence is None or sequence.group is not None or sequence.length != work.position:
+        if (
+            sequence is None
+            or sequence.group is not None
+            or sequence.chunk is not None
+            or sequence.length != work.position
+        ):
             raise RingError(f"The ranks are not in step at position {work.position} of a prompt.")
-        sequence.length += len(work.tokens)
+        sequence.length += work.size
         outputs = self._stage(mx.array([list(work.tokens)]), inputs, sequence.caches)
         # The last stage's logits of a prompt are nobody's: they are never evaluated.
         tensors = [] if self._stage.last else outputs
+        if not work.last:
+            sequence.chunk = Unfinished(work.parts)
+            return Computed(tensors, state=states(sequence.chunk.next(sequence.caches, 0)))
         return Computed(tensors, state=states(sequence.caches))
+
+    def _continue(self, work: Continue) -> Computed:
+        sequence = self._sequences.get(work.sequence)
+        chunk = sequence.chunk if sequence is not None else None
+        if (
+            sequence is None
+            or chunk is None
+            or sequence.length != work.position + work.size
+            or not chunk.done <= work.part < work.parts == chunk.parts
+        ):
+            raise RingError(f"The ranks are not in step in a chunk at position {work.position}.")
+        if work.last:
+            sequence.chunk = None
+        return Computed(state=states(chunk.next(sequence.caches, work.part)))
 
     def _decode(self, work: Decode, inputs: Sequence[mx.array]) -> Computed:
         group = self._groups.get(work.group)

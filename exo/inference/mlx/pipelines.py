@@ -16,9 +16,10 @@ import mlx.core as mx
 
 from exo.errors import RingError
 from exo.inference.mlx.carriers import Carrier, read_step_frame
-from exo.inference.mlx.executor import Computed, Executor
+from exo.inference.mlx.computed import Computed
+from exo.inference.mlx.executor import Executor
 from exo.inference.ring.frames import Frame, Kind
-from exo.inference.steps import Decode, Prefill, Result, Step, pack, unpack_result, unpack_step
+from exo.inference.steps import Decode, Result, Step, pack, unpack_result, unpack_step
 
 # Steps between two times that MLX is told to give unused memory back.
 _TIDY_EVERY = 256
@@ -163,6 +164,7 @@ def result_of(step: Step, computed: Computed, seconds: list[float]) -> Result:
 def tidy(step: Step) -> None:
     """Give memory back that a large chunk of a prompt needed and later steps will not. To get it
     again costs more than a small one takes."""
-    large = isinstance(step.work, Prefill) and len(step.work.tokens) >= _LARGE
+    work = step.work
+    large = work is not None and not isinstance(work, Decode) and work.last and work.size >= _LARGE
     if large or step.number % _TIDY_EVERY == 0:
         mx.clear_cache()
