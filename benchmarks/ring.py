@@ -1,6 +1,6 @@
 """One model over two runners with a core each: micro-batches, lock-step, and what a hop costs.
 
-    python -m benchmarks.ring [--scale 8] [--layers 8] [--streams 8] [--tokens 64] [--rounds 3]
+    python -m benchmarks.ring [--scale 8] [--layers 8] [--streams 8] [--tokens 40] [--rounds 6]
 
 The same greedy streams on the same random model, in turns: one runner on one core; two runners that
 have nothing in common but the machine, with as many streams each, so that twice the one is what two
@@ -23,12 +23,13 @@ import psutil
 
 from benchmarks.pinned import PinnedRanks
 from exo.device.blas import blas_environment
-from exo.inference.messages import Load, RingStats
+from exo.inference.messages import Cancel, Load, RequestFailed, RingStats, Tokens
 from exo.inference.micro_batches import MicroBatches
 from exo.inference.mlx.engine import MlxEngine
 from tests.inference.ranks import Ranks
 from tests.models_maker import make_model
 
+ENDLESS = 1500
 LOCK_STEP = "benchmarks.ring:LockStep"
 # By what computes.
 KINDS = {
@@ -57,17 +58,27 @@ class LockStep(MlxEngine):
 
 
 async def measure(ranks: Ranks, streams: int, tokens: int) -> float:
-    """Tokens per second over all streams, from the first token of the last one on."""
-    asked = [ranks.ask(f"stream {n}", max_tokens=tokens) for n in range(streams)]
+    """Tokens per second over all streams while all of them run: from the first token of the last
+    one on, until there are so many of each on average. Then they are given up."""
     head = ranks.ranks[0]
-    while not all(ranks.tokens(request_id) for request_id in asked):
+    seen = len(head.said)
+    counts = {ranks.ask(f"stream {n}", max_tokens=ENDLESS): 0 for n in range(streams)}
+    begun, before = 0.0, 0
+    while not begun or sum(counts.values()) < before + streams * tokens:
         await head.heard()
-    begun = time.perf_counter()
-    before = sum(len(ranks.tokens(request_id)) for request_id in asked)
-    for request_id in asked:
-        await ranks.outcome(request_id)
-    took = time.perf_counter() - begun
-    return (sum(len(ranks.tokens(request_id)) for request_id in asked) - before) / took
+        # Each is looked at once: what this process computes, the runners have to wait for.
+        for message in head.said[seen:]:
+            seen += 1
+            assert not isinstance(message, RequestFailed), message
+            for delta in message.deltas if isinstance(message, Tokens) else ():
+                if delta.request_id in counts:
+                    counts[delta.request_id] += len(delta.token_ids)
+        if not begun and all(counts.values()):
+            begun, before = time.perf_counter(), sum(counts.values())
+    rate = (sum(counts.values()) - before) / (time.perf_counter() - begun)
+    for request_id in counts:
+        head.process.send(Cancel(request_id=request_id))
+    return rate
 
 
 async def stats_of(ranks: Ranks, streams: int, tokens: int) -> RingStats | None:
@@ -162,8 +173,8 @@ async def main() -> None:
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--cut", type=int, help="layers of the first stage; else half of them")
     parser.add_argument("--streams", type=int, default=8)
-    parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=40, help="of each stream in a round")
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--kinds", choices=KINDS, nargs="+", default=["mlx", "kernels"])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
