@@ -9,7 +9,6 @@ some 1,200 tokens. Then what the runners hold in memory. Needs Linux.
 
 import argparse
 import asyncio
-import os
 import statistics
 import tempfile
 from pathlib import Path
@@ -18,28 +17,13 @@ from typing import Any
 import mlx.core as mx
 import psutil
 
+from benchmarks.pinned import PinnedGroup, PinnedRanks
 from exo.inference.messages import Finished, Ready
-from tests.inference.ranks import Group, Rank, Ranks
+from tests.inference.ranks import Ranks
 from tests.models_maker import END_ID, make_model
 
 GREEDY: dict[str, Any] = {"sampling": {"temperature": 0, "logit_bias": {END_ID: -100}}}
 PROMPT = "one two three " * 120
-
-
-class PinnedRanks(Ranks):
-    """Runners inherit the core of the process that starts them."""
-
-    async def _start(self, rank: int, environment: dict[str, str]) -> Rank:
-        everywhere = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {sorted(everywhere)[rank % len(everywhere)]})
-        try:
-            return await super()._start(rank, environment)
-        finally:
-            os.sched_setaffinity(0, everywhere)
-
-
-class PinnedGroup(PinnedRanks, Group):
-    pass
 
 
 async def one_round(ranks: Ranks, number: int, tokens: int) -> tuple[float, float]:

@@ -9,39 +9,26 @@ one by each of two runners. All must be the same. Needs Linux.
 
 import argparse
 import asyncio
-import os
 import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from benchmarks.pinned import PinnedRanks
 from exo.inference.image.types import DrawFinished, Drawn, DrawRequest
 from exo.inference.messages import Draw
 from tests.inference.image import maker, small
-from tests.inference.ranks import Rank, Ranks
 
 VARIANT = "flux.2-klein-base-4b"
 HEAD = 64
 
 
-class Pinned(Ranks):
-    """Runners inherit the core of the process that starts them; the first has the core `first`."""
+class Pinned(PinnedRanks):
+    """Runners that draw, with a core each."""
 
-    def __init__(
-        self, folder: Path, layers: int, cuts: list[int], first: int = 0, **load: Any
-    ) -> None:
+    def __init__(self, folder: Path, layers: int, cuts: list[int], **load: Any) -> None:
         super().__init__(folder, layers, cuts, variant=VARIANT, **load)
-        self._first = first
-
-    async def _start(self, rank: int, environment: dict[str, str]) -> Rank:
-        everywhere = os.sched_getaffinity(0)
-        cores = sorted(everywhere)
-        os.sched_setaffinity(0, {cores[(self._first + rank) % len(cores)]})
-        try:
-            return await super()._start(rank, environment)
-        finally:
-            os.sched_setaffinity(0, everywhere)
 
     async def draw(self, asked: DrawRequest) -> tuple[float, bytes]:
         """The seconds of a step, and the picture."""

@@ -1,12 +1,13 @@
 """One model over two runners with a core each: micro-batches, lock-step, and what a hop costs.
 
-    python -m benchmarks.ring [--scale 8] [--layers 8] [--streams 8] [--tokens 64] [--rounds 3]
+    python -m benchmarks.ring [--scale 8] [--layers 8] [--streams 8] [--tokens 40] [--rounds 6]
 
-Three ways to compute the same greedy streams, on the same random model, in turns: one runner on one
-core; two runners in lock-step, one group of all streams that only one stage works on at a time; and
-two runners with micro-batches, as exo does it. With MLX's own BLAS a stage's time grows with its
-rows; with exo's it is bound by reading the weights, so there the streams are doubled as well. Needs
-Linux (`taskset`).
+The same greedy streams on the same random model, in turns: one runner on one core; two runners that
+have nothing in common but the machine, with as many streams each, so that twice the one is what two
+cores give at most; a ring of two in lock-step, one group of all streams that only one stage works
+on at a time; and the ring with micro-batches, as exo does it. With MLX's own products a stage's
+time grows with its rows; with exo's kernels it is bound by reading the weights, so there the
+streams are doubled as well. Ratios are of one round each, and then their median. Needs Linux.
 """
 
 import argparse
@@ -14,19 +15,29 @@ import asyncio
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from benchmarks.pinned import PinnedRanks
 from exo.device.blas import blas_environment
-from exo.inference.messages import Load, RingStats
+from exo.inference.messages import Cancel, Load, RequestFailed, RingStats, Tokens
 from exo.inference.micro_batches import MicroBatches
 from exo.inference.mlx.engine import MlxEngine
 from tests.inference.ranks import Ranks
-from tests.models_maker import END_ID, make_model
+from tests.models_maker import make_model
 
-LONG: dict[str, Any] = {"sampling": {"temperature": 0, "logit_bias": {END_ID: -100}}}
+ENDLESS = 1500
+LOCK_STEP = "benchmarks.ring:LockStep"
+# By what computes.
+KINDS = {
+    "mlx": "MLX's own products",
+    "openblas": "MLX with OpenBLAS",
+    "kernels": "exo's kernels",
+}
+Rates = dict[tuple[str, int], list[float]]
 
 
 class OneGroup(MicroBatches):
@@ -47,21 +58,35 @@ class LockStep(MlxEngine):
 
 
 async def measure(ranks: Ranks, streams: int, tokens: int) -> float:
-    """Tokens per second over all streams, from the first token of the last one on."""
-    asked = [ranks.ask(f"stream {n}", max_tokens=tokens, **LONG) for n in range(streams)]
+    """Tokens per second over all streams while all of them run: from the first token of the last
+    one on, until there are so many of each on average. Then they are given up."""
     head = ranks.ranks[0]
-    while not all(ranks.tokens(request_id) for request_id in asked):
+    seen = len(head.said)
+    counts = {ranks.ask(f"stream {n}", max_tokens=ENDLESS): 0 for n in range(streams)}
+    begun, before = 0.0, 0
+    while not begun or sum(counts.values()) < before + streams * tokens:
         await head.heard()
-    begun = time.perf_counter()
-    before = sum(len(ranks.tokens(request_id)) for request_id in asked)
-    for request_id in asked:
-        await ranks.outcome(request_id)
-    total = sum(len(ranks.tokens(request_id)) for request_id in asked)
-    return (total - before) / (time.perf_counter() - begun)
+        # Each is looked at once: what this process computes, the runners have to wait for.
+        for message in head.said[seen:]:
+            seen += 1
+            assert not isinstance(message, RequestFailed), message
+            for delta in message.deltas if isinstance(message, Tokens) else ():
+                if delta.request_id in counts:
+                    counts[delta.request_id] += len(delta.token_ids)
+        if not begun and all(counts.values()):
+            begun, before = time.perf_counter(), sum(counts.values())
+    rate = (sum(counts.values()) - before) / (time.perf_counter() - begun)
+    for request_id in counts:
+        head.process.send(Cancel(request_id=request_id))
+    return rate
 
 
-def stats_of(ranks: Ranks) -> RingStats | None:
-    found = [m for m in ranks.ranks[0].said if isinstance(m, RingStats) and any(m.seconds)]
+async def stats_of(ranks: Ranks, streams: int, tokens: int) -> RingStats | None:
+    """What the ring tells of itself once the streams run."""
+    since = len(ranks.ranks[0].said)
+    await measure(ranks, streams, tokens)
+    said = ranks.ranks[0].said[since:]
+    found = [m for m in said if isinstance(m, RingStats) and any(m.seconds) and m.rows == streams]
     return found[-1] if found else None
 
 
@@ -79,62 +104,90 @@ async def idle_share(ranks: Ranks, seconds: float = 10.0) -> float:
 
 
 async def compare(folder: Path, options: argparse.Namespace, environment: dict[str, str]) -> None:
-    layers, half = options.layers, options.layers // 2
-    ways = {
-        "one runner": (Ranks(folder, layers, []), "mlx"),
-        "lock-step": (Ranks(folder, layers, [half]), "benchmarks.ring:LockStep"),
-        "micro-batches": (Ranks(folder, layers, [half]), "mlx"),
+    layers, cut = options.layers, options.cut or options.layers // 2
+    ring = PinnedRanks(folder, layers, [cut])
+    ways: dict[str, tuple[Sequence[Ranks], str]] = {
+        "one runner": ([PinnedRanks(folder, layers, [])], "mlx"),
+        "two runners apart": ([PinnedRanks(folder, layers, [], first=n) for n in (0, 1)], "mlx"),
+        "lock-step": ([PinnedRanks(folder, layers, [cut])], LOCK_STEP),
+        "micro-batches": ([ring], "mlx"),
     }
     counts = [1, options.streams, 2 * options.streams]
-    found: dict[tuple[str, int], list[float]] = {}
-    for ranks, engine in ways.values():
-        await ranks.start([environment] * ranks.size, engine=engine)
-        for core, rank in enumerate(ranks.ranks):
-            for task in psutil.Process(rank.process.pid).threads():
-                psutil.Process(task.id).cpu_affinity([core])
-        await measure(ranks, 2, 8)
-    for _ in range(options.rounds):
-        for name, (ranks, _) in ways.items():
+    found: Rates = {}
+    try:
+        for each, engine in ways.values():
+            for ranks in each:
+                await ranks.start([environment] * ranks.size, engine=engine)
+                await measure(ranks, 2, 8)
+        for _ in range(options.rounds):
             for count in counts:
-                found.setdefault((name, count), []).append(
-                    await measure(ranks, count, options.tokens)
-                )
-    middle = {key: statistics.median(values) for key, values in found.items()}
-    base = middle["lock-step", options.streams]
-    print(f"{'tok/s':16}" + "".join(f"{count:>6} streams" for count in counts))
+                for name, (each, _) in ways.items():
+                    rates = (measure(ranks, count, options.tokens) for ranks in each)
+                    found.setdefault((name, count), []).append(sum(await asyncio.gather(*rates)))
+        report(found, list(ways), counts)
+        for count in counts:
+            if stats := await stats_of(ring, count, 4 * options.tokens):
+                tell(stats)
+        print(f"idle, both runners together: {await idle_share(ring):.2%} of a core")
+    finally:
+        for each, _ in ways.values():
+            for ranks in each:
+                await ranks.stop()
+
+
+def report(found: Rates, ways: Sequence[str], counts: Sequence[int]) -> None:
+    """The table, and the ratios with their least and most."""
+    print(f"{'tok/s':18}" + "".join(f"{count:>6} streams" for count in counts))
     for name in ways:
-        print(f"{name:16}" + "".join(f"{middle[name, count]:14.1f}" for count in counts))
-    micro = [middle["micro-batches", count] for count in counts]
-    print(f"micro-batches to lock-step, {options.streams} streams each: {micro[1] / base:.2f}")
-    print(f"twice the streams to lock-step with {options.streams}: {micro[2] / base:.2f}")
-    print(f"to one runner: {micro[1] / middle['one runner', options.streams]:.2f}")
-    ranks, _ = ways["micro-batches"]
-    await measure(ranks, 1, 200)
-    if stats := stats_of(ranks):
-        stages = " and ".join(f"{seconds * 1e3:.2f}" for seconds in stats.seconds)
-        print(f"one stream: stages {stages} ms, a hop {stats.hop * 1e3:.3f} ms, encrypted")
-    print(f"idle, both runners together: {await idle_share(ranks):.2%} of a core")
-    for ranks, _ in ways.values():
-        await ranks.stop()
+        middle = [statistics.median(found[name, count]) for count in counts]
+        print(f"{name:18}" + "".join(f"{rate:14.1f}" for rate in middle))
+    _, some, twice = counts
+    ring, lock, one = "micro-batches", "lock-step", "one runner"
+    for over, under in (
+        ((ring, some), (lock, some)),
+        ((ring, some), (one, some)),
+        ((ring, twice), (lock, some)),
+        ((ring, twice), (one, some)),
+        ((ring, twice), (one, twice)),
+        (("two runners apart", some), (one, some)),
+    ):
+        ratios = [a / b for a, b in zip(found[over], found[under], strict=True)]
+        print(
+            f"{over[0]} with {over[1]} to {under[0]} with {under[1]}: "
+            f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        )
+
+
+def tell(stats: RingStats) -> None:
+    stages = " and ".join(f"{seconds * 1e3:.2f}" for seconds in stats.seconds)
+    busy = " and ".join(f"{share:.0%}" for share in stats.busy)
+    print(
+        f"{stats.rows} streams in {stats.groups} groups: stages {stages} ms, computing {busy} of "
+        f"the time, a hop {stats.hop * 1e3:.3f} ms, encrypted"
+    )
 
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scale", type=int, default=8, help="times the width of a tiny model")
     parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--cut", type=int, help="layers of the first stage; else half of them")
     parser.add_argument("--streams", type=int, default=8)
-    parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--blas", choices=["mlx", "exo"], help="only with one of the two")
+    parser.add_argument("--tokens", type=int, default=40, help="of each stream in a round")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--kinds", choices=KINDS, nargs="+", default=["mlx", "kernels"])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        folder = make_model(Path(scratch) / "model", layers=options.layers, scale=options.scale)
+        folder = make_model(
+            Path(scratch) / "model", layers=options.layers, scale=options.scale, ends=False
+        )
         # More threads than the one core would wait for each other.
         blas = {**blas_environment(Path(scratch)), "OPENBLAS_NUM_THREADS": "1"}
-        for name, environment in (("mlx", {}), ("exo", blas)):
-            if options.blas in {None, name}:
-                print(f"\nthe BLAS of {name}, one core each")
-                await compare(folder, options, environment)
+        off = {"EXO_KERNELS": "off"}
+        environments = {"mlx": off, "openblas": {**blas, **off}, "kernels": blas}
+        for kind in options.kinds:
+            print(f"\n{KINDS[kind]}, one core each")
+            await compare(folder, options, environments[kind])
 
 
 if __name__ == "__main__":

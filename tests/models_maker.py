@@ -39,10 +39,12 @@ def make_model(
     seed: int = 0,
     scale: int = 1,
     heads: int = HEADS,
+    ends: bool = True,
 ) -> Path:
     """A model folder. With several `files` there is an index; with `bits` it is quantised, and
     the scales keep `dtype`. It is `scale` times as wide as a tiny one, whose `heads` share
-    keys and values in pairs."""
+    keys and values in pairs. Without `ends` no greedy answer ends before it
+    is as long as it may be: the end's logit is 0, and of hundreds of others some are above."""
     folder.mkdir(parents=True)
     config: dict[str, Any] = {
         "architectures": ["LlamaForCausalLM"],
@@ -63,6 +65,8 @@ def make_model(
         "eos_token_id": END_ID,
     }
     weights = _random_weights(layers, dtype, seed, scale)
+    if not ends:
+        weights["lm_head.weight"][END_ID] = 0
     if bits is not None:
         config["quantization"] = {"group_size": GROUP, "bits": bits}
         weights = _quantised(weights, bits)

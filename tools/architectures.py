@@ -7,6 +7,7 @@ stages compute something else than the whole model, or where too few architectur
 import os
 import sys
 from collections.abc import Sequence
+from difflib import unified_diff
 from importlib.metadata import version
 from pathlib import Path
 
@@ -120,9 +121,12 @@ def main(check: bool) -> int:
     passed = sum(1 for outcome in outcomes if _passed(outcome))
     if not check:
         PAGE.write_text(text, "utf-8")
-    drifted = PAGE.read_text("utf-8") != text
+    written = PAGE.read_text("utf-8")
+    drifted = written != text
     if drifted:
         print(f"{PAGE} says something else: run tools/architectures.py.")
+        # Which takes long: so that one row need not be found by another run.
+        print(*unified_diff(written.splitlines(), text.splitlines(), n=0, lineterm=""), sep="\n")
     if wrong or passed < LEAST:
         print(f"{passed} pass; wrong: {', '.join(wrong) or 'none'}.")
     return 1 if drifted or wrong or passed < LEAST else 0

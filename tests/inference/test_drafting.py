@@ -48,7 +48,7 @@ def whole(sampled: list[Sampled]) -> list[tuple[int, FinishReason | None]]:
 
 
 @pytest.mark.parametrize("name", DRAFTS)
-@pytest.mark.parametrize("sampling", [GREEDY, REPEATING, *SAMPLINGS], ids=range(7))
+@pytest.mark.parametrize("sampling", [GREEDY, REPEATING, *SAMPLINGS], ids=range(2 + len(SAMPLINGS)))
 def test_one_answer_is_as_without_drafts(models: Path, name: str, sampling: Sampling):
     plain, drafting = load(models / "same"), load(models / "same", **drafts(models, name))
     for text in TEXTS:

@@ -156,6 +156,7 @@ SAMPLINGS = [
     Sampling(temperature=0.8, seed=7, top_k=20, top_p=0.9),
     Sampling(temperature=0.8, seed=7, presence_penalty=1, frequency_penalty=1),
     Sampling(temperature=0.8, seed=7, repetition_penalty=1.3, logit_bias={50: 2.0}),
+    Sampling(temperature=0.8, seed=7, logit_bias={50: 4.0, 51: -3.0}),
 ]
 
 

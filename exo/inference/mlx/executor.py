@@ -32,8 +32,10 @@ from exo.inference.mlx.computed import Computed, Drawn
 from exo.inference.mlx.history import History
 from exo.inference.mlx.masking import masked
 from exo.inference.mlx.sampling import (
+    Bias,
     LogitsProcessor,
     Sampler,
+    add_biases,
     greedy,
     make_processors,
     make_sampler,
@@ -341,7 +343,7 @@ def _sample(
         for at in range(count)
     ]
     if any(row.processors for row in rows):
-        flat = _processed(rows, _flattened(tokens, counts), flat, counts)
+        flat = _processed([row for row, _ in places], _flattened(tokens, counts), flat)
     if masks:
         flat = masked(flat, masks)
     logprobs = flat - mx.logsumexp(flat, axis=-1, keepdims=True)
@@ -373,18 +375,16 @@ def _flattened(array: mx.array, counts: Sequence[int]) -> mx.array:
     return mx.concatenate([array[at, :count] for at, count in enumerate(counts)], axis=0)
 
 
-def _processed(
-    rows: Sequence[_Sequence], tokens: mx.array, logits: mx.array, counts: Sequence[int]
-) -> mx.array:
-    """The logits (N, V) that each row's processors make, of tokens (N,)."""
+def _processed(rows: Sequence[_Sequence], tokens: mx.array, logits: mx.array) -> mx.array:
+    """The logits (N, V) that the processors of each row make, of tokens (N,)."""
+    biases = [[p for p in row.processors if isinstance(p, Bias)] for row in rows]
+    if [len(each) for each in biases] == [len(row.processors) for row in rows]:
+        return add_biases(logits, biases)
     processed: list[mx.array] = []
-    at = 0
-    for row, count in zip(rows, counts, strict=True):
-        for place in range(at, at + count):
-            context = row.history.add(tokens[place : place + 1]) if row.history else tokens
-            one = logits[place : place + 1]
-            for process in row.processors:
-                one = process(context, one)
-            processed.append(one)
-        at += count
+    for at, row in enumerate(rows):
+        context = row.history.add(tokens[at : at + 1]) if row.history else tokens
+        one = logits[at : at + 1]
+        for process in row.processors:
+            one = process(context, one)
+        processed.append(one)
     return mx.concatenate(processed, axis=0)

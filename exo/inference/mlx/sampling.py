@@ -8,7 +8,7 @@ same request gives the same tokens whatever is computed beside it.
 # mlx's own stubs leave some parameters untyped.
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import mlx.core as mx
@@ -87,11 +87,32 @@ def _kept(ranked: mx.array, sampling: Sampling) -> mx.array:
     return keep
 
 
+class Bias:
+    """Adds to the logits of some tokens, each row for itself: a `LogitsProcessor`."""
+
+    def __init__(self, bias: Mapping[int, float]) -> None:
+        self.tokens = mx.array(list(bias))
+        self.values = mx.array(list(bias.values()))
+
+    def __call__(self, _: mx.array, logits: mx.array) -> mx.array:
+        return logits.at[:, self.tokens].add(self.values.astype(logits.dtype))
+
+
+def add_biases(logits: mx.array, biases: Sequence[Sequence[Bias]]) -> mx.array:
+    """The logits (N, V) with the biases of each row; the bits are those of one row after the other,
+    but every operation has its price, and so many rows would each have a few."""
+    found = [(row, bias) for row, each in enumerate(biases) for bias in each]
+    rows = mx.array([row for row, bias in found for _ in range(bias.tokens.size)])
+    tokens = mx.concatenate([bias.tokens for _, bias in found])
+    values = mx.concatenate([bias.values for _, bias in found])
+    return logits.at[rows, tokens].add(values.astype(logits.dtype))
+
+
 def make_processors(sampling: Sampling, prompt_tokens: int) -> list[LogitsProcessor]:
     """What changes the logits before sampling: (tokens so far, logits (1, V)) → logits."""
     processors: list[LogitsProcessor] = []
     if sampling.logit_bias:
-        processors.append(_bias(sampling.logit_bias))
+        processors.append(Bias(sampling.logit_bias))
     if sampling.repetition_penalty != 1:
         processors.append(_repetition(sampling.repetition_penalty))
     if sampling.presence_penalty or sampling.frequency_penalty:
@@ -99,16 +120,6 @@ def make_processors(sampling: Sampling, prompt_tokens: int) -> list[LogitsProces
             _counts(sampling.presence_penalty, sampling.frequency_penalty, prompt_tokens)
         )
     return processors
-
-
-def _bias(bias: dict[int, float]) -> LogitsProcessor:
-    tokens = mx.array(list(bias))
-    values = mx.array(list(bias.values()))
-
-    def process(_: mx.array, logits: mx.array) -> mx.array:
-        return logits.at[:, tokens].add(values.astype(logits.dtype))
-
-    return process
 
 
 def _repetition(penalty: float) -> LogitsProcessor:

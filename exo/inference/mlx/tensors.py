@@ -25,9 +25,18 @@ def describe(tensors: Sequence[mx.array]) -> list[Shape]:
 
 def to_buffers(tensors: Sequence[mx.array]) -> list[memoryview]:
     """The evaluated tensors' bytes, in row-major order."""
-    # An array is a buffer, which its stub does not say.
-    flat = (cast("Any", mx.contiguous(tensor).reshape(-1).view(mx.uint8)) for tensor in tensors)
-    return [memoryview(buffer) for buffer in flat]
+    return [_bytes_of(tensor) for tensor in tensors]
+
+
+def _bytes_of(tensor: mx.array) -> memoryview:
+    if not tensor.size:
+        return memoryview(b"")
+    # An array is a buffer, which its stub does not say. As a rule its bytes lie as they should, and
+    # to compute others would be one more wait for MLX in each step.
+    buffer = memoryview(cast("Any", tensor))
+    if not buffer.c_contiguous:
+        buffer = memoryview(cast("Any", mx.contiguous(tensor)))
+    return buffer.cast("B")
 
 
 def dtype_of(name: str, shape: Sequence[int]) -> mx.Dtype:
