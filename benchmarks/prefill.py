@@ -143,8 +143,9 @@ async def main() -> None:
             prefix_cache_bytes=CACHED * per_token,
         )
         await ranks.start([dict(blas_environment(Path(scratch)))] * ranks.size)
-        stalls = [await gaps(ranks, number, options.tokens) for number in range(options.rounds)]
+        # First what waits for single messages, while those of streams do not lie before them.
         repeats = [await again(ranks, number) for number in range(options.rounds)]
+        stalls = [await gaps(ranks, number, options.tokens) for number in range(options.rounds)]
         await ranks.stop()
     for one in stalls:
         print(

