@@ -135,6 +135,7 @@ struct QuantizedKernels {
     const int16_t* values[kRows];
     for (int r = 0; r < kRows; ++r) values[r] = x.values_of(g, first + r);
     for (int64_t k = 0; k < x.group; k += kUnit, from += U::kBytes) {
+      fetch_ahead(from, U::kBytes);
 #pragma GCC unroll 16
       for (int p = 0; p < kPairs; ++p) {
         const i32x16 code = U::pair(from, p);
