@@ -188,7 +188,7 @@ def test_strict_tools_hold_within_free_text(engines: Load, one: Family):
         engine,
         request(
             tool_use={"tools": [function("only", parameters, strict=True)], "parallel": False},
-            sampling={"seed": 4, "logit_bias": {begin: 5.0, END_ID: -100.0}},
+            sampling={"seed": 4, "logit_bias": {begin: 3.0, END_ID: -100.0}},
             max_tokens=400,
         ),
     )

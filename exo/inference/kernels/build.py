@@ -14,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -93,14 +94,18 @@ def build(target: Path = FOLDER, extra_flags: tuple[str, ...] = ()) -> Path:
     return target / LIBRARY
 
 
-def build_test(source: Path, folder: Path, flags: tuple[str, ...]) -> Path:
-    """A program of `source` and the kernels without MLX, compiled with more flags into `folder`.
+def build_test(
+    source: Path, folder: Path, flags: tuple[str, ...], without: Collection[str] = ()
+) -> Path:
+    """A program of `source` and the kernels without MLX, compiled with more flags into `folder`,
+    but for the instruction sets `without`.
 
     Raises:
         KernelsUnavailable: as `build`.
     """
     compiler = find_compiler()
-    sets = instruction_sets(compiler)
+    known = instruction_sets(compiler)
+    sets = {name: of for name, of in known.items() if name not in without}
     plain = [
         (*_names_of(sets), "-c", str(SOURCES / f"{name}.cpp"), "-o", str(folder / f"{name}.o"))
         for name in ("dispatch", "packing", "pool")
@@ -177,9 +182,9 @@ def _knows(compiler: str, flags: tuple[str, ...]) -> bool:
     return not subprocess.run(trial, capture_output=True, check=False).returncode
 
 
-def _names_of(sets: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """Tells dispatch.cpp what there is beside what always is."""
-    return ("-DEXO_AMX",) if "avx512amx" in sets else ()
+def _names_of(sets: Iterable[str]) -> tuple[str, ...]:
+    """Tells dispatch.cpp what there is."""
+    return tuple(f"-DEXO_HAS_{name.upper()}" for name in sets)
 
 
 def _kernel_jobs(sets: dict[str, tuple[str, ...]], work: Path) -> list[tuple[str, ...]]:
