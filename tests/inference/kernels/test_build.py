@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,15 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     with pytest.raises(KernelsUnavailable, match=r"no C\+\+ compiler") as caught:
         build.build(tmp_path)
     assert "apt install g++" in str(caught.value.hint)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="Tiles are an extension of x86.")
+def test_a_compiler_that_does_not_know_tiles_compiles_what_it_knows(tmp_path: Path):
+    compiler = tmp_path / "old"
+    compiler.write_text('#!/bin/sh\ncase "$*" in *-mamx*) exit 1;; esac\n')
+    compiler.chmod(0o755)
+    assert set(build.instruction_sets(str(compiler))) == {"avx2", "avx512", "avx512vnni"}
+    assert "avx512amx" in build.instruction_sets("true")
 
 
 def test_a_compiler_that_fails_leaves_what_was_there(

@@ -12,8 +12,8 @@ namespace exo::EXO_ISA {
 
 // The bytes of Integers: group g of row r begins in both at [g][r][0], in quads. Quad q has four
 // elements: the pair p and the pair `apart` further on, the first element of each, then the second
-// of each; p leaves out the pairs that are second ones. Rows are as many as fill whole tiles; what
-// is in those that are more is of no importance.
+// of each; p leaves out the pairs that are second ones. There may be more rows than Integers has, to
+// fill whole tiles; what is in those is of no importance.
 struct Bytes {
   int8_t *high, *low;
   int64_t rows, group;

@@ -223,6 +223,14 @@ struct QuantizedKernels {
     });
   }
 
+  template <class P>
+  static EXO_INLINE void unpack_scales(const Quantized& q, const uint8_t* group, P& to, int side) {
+    const uint8_t* from = group + q.format.code_bytes();
+    to.scales[side] = read_scales(q.format, from, 0);
+    to.biases[side] = f32x16{};
+    if constexpr (!kTable) to.biases[side] = read_scales(q.format, from, 1);
+  }
+
   static EXO_INLINE void unpack(const Quantized& q, int64_t block, int64_t g, Panel& to, int side) {
     const uint8_t* from = q.packed + block * q.format.block_bytes(q.k) + g * q.format.group_bytes();
     fetch_ahead(from, q.format.group_bytes());
@@ -232,10 +240,7 @@ struct QuantizedKernels {
         store(to.codes + (u * kPairs + p) * 64 + side * 32, U::pair(from + u * U::kBytes, p));
       }
     }
-    from += q.format.code_bytes();
-    to.scales[side] = read_scales(q.format, from, 0);
-    to.biases[side] = f32x16{};
-    if constexpr (!kTable) to.biases[side] = read_scales(q.format, from, 1);
+    unpack_scales(q, from, to, side);
   }
 
   static void many(const Quantized& q, const Integers& x, int64_t begin, int64_t end) {
@@ -273,10 +278,7 @@ struct QuantizedKernels {
         store(codes, U::quad(from + k / kUnit * U::kBytes, quad));
       }
     }
-    from += q.format.code_bytes();
-    to.scales[side] = read_scales(q.format, from, 0);
-    to.biases[side] = f32x16{};
-    if constexpr (!kTable) to.biases[side] = read_scales(q.format, from, 1);
+    unpack_scales(q, from, to, side);
   }
 
   // As `many`. The tiles of some rows are multiplied while the sums of those before are added up.
