@@ -61,10 +61,14 @@ class Namespace:
                 continue
 
     def remove(self) -> None:
-        """With its devices, and all processes in it."""
-        if self._path.exists():
-            self.signal(signal.SIGKILL)
-            tool("ip", "netns", "del", self.name)
+        """With its devices, and all processes in it. Another process may do the same just now."""
+        try:
+            if self._path.exists():
+                self.signal(signal.SIGKILL)
+                tool("ip", "netns", "del", self.name)
+        except LabError:
+            if self._path.exists():
+                raise
 
     @property
     def _path(self) -> Path:

@@ -212,12 +212,23 @@ def test_what_a_killed_test_left_is_removed(make_lan: MakeLan, monkeypatch: pyte
         gone.wait()
     with monkeypatch.context() as patch:
         patch.setattr(namespace.os, "getpid", lambda: gone.pid)
-        left = Namespace("left")
-        left.create()
-    assert [one.name for one in leftovers(gone.pid)] == [left.name]
+        Namespace("left").create()
     sweep()
     assert leftovers(gone.pid) == []
     assert leftovers(os.getpid())
+
+
+def test_two_may_sweep_at_once():
+    """As test processes do that begin together."""
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    sweepers = "from tests.lan.namespace import sweep; sweep()"
+    for _ in range(3):
+        for count in range(5):
+            subprocess.run(["ip", "netns", "add", f"exo-{gone.pid}-{count}"], check=True)
+        both = [subprocess.Popen([sys.executable, "-c", sweepers]) for _ in range(2)]
+        assert [one.wait() for one in both] == [0, 0]
+        assert leftovers(gone.pid) == []
 
 
 def test_the_filters_jump_to_where_they_should():
