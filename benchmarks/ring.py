@@ -171,6 +171,7 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scale", type=int, default=8, help="times the width of a tiny model")
     parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--bits", type=int, help="of a weight; else they are float16")
     parser.add_argument("--cut", type=int, help="layers of the first stage; else half of them")
     parser.add_argument("--streams", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=40, help="of each stream in a round")
@@ -179,7 +180,11 @@ async def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = make_model(
-            Path(scratch) / "model", layers=options.layers, scale=options.scale, ends=False
+            Path(scratch) / "model",
+            layers=options.layers,
+            scale=options.scale,
+            bits=options.bits,
+            ends=False,
         )
         # More threads than the one core would wait for each other.
         blas = {**blas_environment(Path(scratch)), "OPENBLAS_NUM_THREADS": "1"}

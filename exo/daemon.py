@@ -39,6 +39,7 @@ from exo.cluster.tracing import Tracing
 from exo.cluster.worker import WorkerOptions
 from exo.config import Paths, Settings
 from exo.device.blas import blas_environment
+from exo.device.huge_pages import huge_page_environment
 from exo.device.measure import cached, measure
 from exo.errors import AlreadyRunning, ConfigError, EngineError, HomeError, PortInUse
 from exo.inference.kernels.built import kernels_state
@@ -95,7 +96,11 @@ class _Daemon:
         self._on_measured = on_measured
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
-        self._environment = {**blas_environment(paths.cache), "EXO_KERNELS": settings.kernels}
+        self._environment = {
+            **blas_environment(paths.cache),
+            **huge_page_environment(os.environ),
+            "EXO_KERNELS": settings.kernels,
+        }
         self._preparing: asyncio.Task[None] | None = None
 
     async def run(self) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exo.device.blas import blas_environment
+from exo.device.huge_pages import huge_page_environment
 
 if TYPE_CHECKING:
     from exo.device.profile import DeviceProfile
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
 
 def main() -> int:
     if len(sys.argv) > 1:
-        # A library is preloaded when a process starts: begin again, as the same process.
-        environment = {**os.environ, **blas_environment(Path(sys.argv[1]))}
+        # A library is preloaded and malloc set when a process starts: begin again, as the same one.
+        environment = {
+            **os.environ,
+            **blas_environment(Path(sys.argv[1])),
+            **huge_page_environment(os.environ),
+        }
         os.execve(sys.executable, [sys.executable, "-P", "-m", "exo.probe"], environment)  # noqa: S606
     try:
         line, status = _measure().model_dump_json(), 0

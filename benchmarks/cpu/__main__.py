@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.cpu.shapes import SHAPES
 from exo.device.blas import blas_environment
+from exo.device.huge_pages import huge_page_environment
 
 LLAMA = Path(__file__).with_name("llama_cpp_model.py")
 
@@ -62,7 +63,7 @@ def measured(variant: Variant, cores: set[int]) -> dict[str, Any] | None:
     """None if it failed; its last words are shown."""
     done = subprocess.run(
         variant.command,
-        env={**os.environ, **variant.environment},
+        env={**os.environ, **huge_page_environment(os.environ), **variant.environment},
         preexec_fn=lambda: os.sched_setaffinity(0, cores),
         capture_output=True,
         text=True,
