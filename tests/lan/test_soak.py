@@ -1,7 +1,8 @@
 """Faults of every kind, one after the other, under a steady trickle of chats: at the end it is the
 cluster that it was, and no daemon has more of anything than at the beginning.
 
-`EXO_SOAK_FAULTS` is how many faults there are (12, one of each kind), `EXO_SOAK_SEED` their order (1).
+`EXO_SOAK_FAULTS` is how many faults there are (12: one of each kind), `EXO_SOAK_SEED` their order
+(1).
 """
 
 import os
