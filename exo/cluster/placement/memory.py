@@ -65,8 +65,11 @@ class Sizes:
             for part in (parts.embedding, parts.head, parts.shared)
         )
         self._tied = parts.tied
-        self._kv_bits = kv_bits
-        self._draft = draft
+        # Keys and values of one token in all layers.
+        self._kv = tuple(
+            card.kv_bytes_per_token(kv_element(card, cast, kv_bits), kv_bits) for cast in Cast
+        )
+        self._drafting = tuple(_drafting(draft, cast) for cast in Cast)
         # Activations and logits of one step, in float32, with their temporary copies.
         self._working = _WORKING_BYTES + 3 * 4 * rows * card.hidden_size
         self._logits = 3 * 4 * rows * card.vocab_size
@@ -79,11 +82,9 @@ class Sizes:
         if last:
             weights += self._head[cast]
         working = self._working + (self._logits if last else 0)
-        element = kv_element(self.card, cast, self._kv_bits)
-        per_layer = self.card.kv_bytes_per_token(element, self._kv_bits) // self.n_layers
-        per_token = per_layer * (end - start)
+        per_token = self._kv[cast] // self.n_layers * (end - start)
         if start == 0:
-            drafting = self._drafting(cast)
+            drafting = self._drafting[cast]
             weights, per_token = weights + drafting.weights, per_token + drafting.per_token
         return Need(weights, working, per_token)
 
@@ -95,22 +96,12 @@ class Sizes:
         largest = max(end - start for start, end in pairwise(layers))
         weights = -(-layers[-1] // nodes) + self._shared[cast]
         weights += self._embedding[cast] + self._head[cast]
-        element = kv_element(self.card, cast, self._kv_bits)
-        per_token = self.card.kv_bytes_per_token(element, self._kv_bits)
+        per_token = self._kv[cast]
         if not (self.card.shares and self.card.shares.latent):
             per_token = -(-per_token // nodes)
-        drafting = self._drafting(cast)
+        drafting = self._drafting[cast]
         working = self._working + self._logits + largest
         return Need(weights + drafting.weights, working, per_token + drafting.per_token)
-
-    def _drafting(self, cast: Cast) -> Need:
-        """What the draft model needs, if there is one."""
-        draft = self._draft
-        if draft is None:
-            return Need(0, 0, 0)
-        whole = Part(total=draft.storage_size, packed=draft.packed_size)
-        element = 4 if cast or draft.dtype == "float32" else 2
-        return Need(_loaded(whole, draft, cast=cast), 0, draft.kv_bytes_per_token(element))
 
     def layer(self, index: int, *, cast: Cast) -> int:
         """Bytes of one layer in memory."""
@@ -157,6 +148,15 @@ def kv_element(card: ModelCard, cast: Cast, kv_bits: int | None) -> int:
     """Bytes of a number in keys and values; of a scale in them, if they are quantised."""
     wide = card.dtype == "float32" or (cast and not kv_dtype(card, cast, kv_bits))
     return 4 if wide else 2
+
+
+def _drafting(draft: ModelCard | None, cast: Cast) -> Need:
+    """What the draft model needs, if there is one."""
+    if draft is None:
+        return Need(0, 0, 0)
+    whole = Part(total=draft.storage_size, packed=draft.packed_size)
+    element = 4 if cast or draft.dtype == "float32" else 2
+    return Need(_loaded(whole, draft, cast=cast), 0, draft.kv_bytes_per_token(element))
 
 
 def _loaded(part: Part, card: ModelCard, *, cast: Cast) -> int:
