@@ -251,12 +251,18 @@ def test_every_stage_has_a_group_to_work_on():
     assert sorted(len(rows) for rows in bench.planner._groups.values()) == [2, 2, 2]
 
 
-def test_a_prompt_and_answers_take_turns():
-    bench = Bench()
+def prompt_beside_a_stream(tokens: int, slices: int = 1) -> Bench:
+    """A stream that decodes, and a prompt of so many tokens that comes meanwhile."""
+    bench = Bench(slices=slices)
     bench.add(1, [1], max_tokens=100)
     bench.send()
     bench.land()
-    bench.add(2, list(range(64)))
+    bench.add(2, list(range(tokens)))
+    return bench
+
+
+def test_a_prompt_and_answers_take_turns():
+    bench = prompt_beside_a_stream(64)
     kinds = []
     for _ in range(8):
         while step := bench.send():
@@ -269,11 +275,7 @@ def test_a_prompt_and_answers_take_turns():
 def in_parts() -> Bench:
     """A stream that decodes, and two steps of the first chunk of a prompt of 40 tokens beside it,
     in four parts."""
-    bench = Bench(slices=4)
-    bench.add(1, [1], max_tokens=100)
-    bench.send()
-    bench.land()
-    bench.add(2, list(range(40)))
+    bench = prompt_beside_a_stream(40, slices=4)
     begun = 0
     while begun < 2:
         step = bench.send()
@@ -283,11 +285,7 @@ def in_parts() -> Bench:
 
 
 def test_between_the_parts_of_a_chunk_the_stream_has_its_steps():
-    bench = Bench(slices=4)
-    bench.add(1, [1], max_tokens=100)
-    bench.send()
-    bench.land()
-    bench.add(2, list(range(40)))
+    bench = prompt_beside_a_stream(40, slices=4)
     works = []
     for _ in range(10):
         while step := bench.send():

@@ -243,11 +243,13 @@ struct QuantizedKernels {
     unpack_scales(q, from, to, side);
   }
 
-  static void many(const Quantized& q, const Integers& x, int64_t begin, int64_t end) {
+  // Two blocks at a time, group after group: `add` adds the products of all rows with the group that
+  // is unpacked in `panel` to their totals.
+  template <class P, class Add>
+  static EXO_INLINE void by_panels(
+      const Quantized& q, int64_t begin, int64_t end, P& panel, Add&& add) {
     const int64_t groups = q.k / q.format.group, blocks = (q.n + kLanes - 1) / kLanes;
     f32x16* totals = scratch<f32x16, 3>(q.rows * 2);
-    Panel panel;
-    panel.pairs = q.format.group / 2;
     for (int64_t at = begin; at < end; ++at) {
       // The last panel may have one block only: it is computed twice.
       const int64_t left = 2 * at, right = std::min(left + 1, blocks - 1);
@@ -255,15 +257,23 @@ struct QuantizedKernels {
       for (int64_t g = 0; g < groups; ++g) {
         unpack(q, left, g, panel, 0);
         unpack(q, right, g, panel, 1);
-        for (int64_t r = 0; r < q.rows; r += kTile) {
-          some_rows(std::min<int64_t>(kTile, q.rows - r), panel, x, g, r, totals + 2 * r);
-        }
+        add(g, totals);
       }
       for (int64_t r = 0; r < q.rows; ++r) {
         write(q, r, left, totals[2 * r]);
         if (right != left) write(q, r, right, totals[2 * r + 1]);
       }
     }
+  }
+
+  static void many(const Quantized& q, const Integers& x, int64_t begin, int64_t end) {
+    Panel panel;
+    panel.pairs = q.format.group / 2;
+    by_panels(q, begin, end, panel, [&](int64_t g, f32x16* totals) {
+      for (int64_t r = 0; r < q.rows; r += kTile) {
+        some_rows(std::min<int64_t>(kTile, q.rows - r), panel, x, g, r, totals + 2 * r);
+      }
+    });
   }
 
 #if defined(__AMX_INT8__)
@@ -284,34 +294,22 @@ struct QuantizedKernels {
   // As `many`. The tiles of some rows are multiplied while the sums of those before are added up.
   static void many_tiles(
       const Quantized& q, const Integers& x, const Bytes& bytes, int64_t begin, int64_t end) {
-    const int64_t groups = q.k / q.format.group, blocks = (q.n + kLanes - 1) / kLanes;
-    f32x16* totals = scratch<f32x16, 3>(q.rows * 2);
     const Tiles shape(
         int(std::min(kTileRows, q.rows)), int(std::min<int64_t>(kTileBytes, q.format.group)));
     TilePanel panel;
     TileSums sums[2];
-    for (int64_t at = begin; at < end; ++at) {
-      const int64_t left = 2 * at, right = std::min(left + 1, blocks - 1);
-      std::fill(totals, totals + 2 * q.rows, f32x16{});
-      for (int64_t g = 0; g < groups; ++g) {
-        unpack(q, left, g, panel, 0);
-        unpack(q, right, g, panel, 1);
-        memory_is_settled();
-        load_columns(panel, 0);
-        int64_t first = 0;
-        for (int64_t r = 0; r < q.rows; first = r, r += kTileRows) {
-          multiply_group<kTable>(panel, bytes, g, r);
-          const TileSums& before = sums[first / kTileRows % 2];
-          if (r > 0) add_tiles(before, panel, x, g, first, totals);
-          store_tiles(sums[r / kTileRows % 2]);
-        }
-        add_tiles(sums[first / kTileRows % 2], panel, x, g, first, totals);
+    by_panels(q, begin, end, panel, [&](int64_t g, f32x16* totals) {
+      memory_is_settled();
+      load_columns(panel, 0);
+      int64_t first = 0;
+      for (int64_t r = 0; r < q.rows; first = r, r += kTileRows) {
+        multiply_group<kTable>(panel, bytes, g, r);
+        const TileSums& before = sums[first / kTileRows % 2];
+        if (r > 0) add_tiles(before, panel, x, g, first, totals);
+        store_tiles(sums[r / kTileRows % 2]);
       }
-      for (int64_t r = 0; r < q.rows; ++r) {
-        write(q, r, left, totals[2 * r]);
-        if (right != left) write(q, r, right, totals[2 * r + 1]);
-      }
-    }
+      add_tiles(sums[first / kTileRows % 2], panel, x, g, first, totals);
+    });
   }
 #endif
 
