@@ -90,8 +90,10 @@ async def stats_of(ranks: Ranks, streams: int, tokens: int) -> RingStats | None:
     return found[-1] if found else None
 
 
-async def idle_share(ranks: Ranks, seconds: float = 10.0) -> float:
+async def idle_share(ranks: Ranks, seconds: float = 20.0) -> float:
     """Share of one core that the runners use while nobody asks anything."""
+    # A request is cancelled at once, and still the steps that are on their way are computed.
+    await asyncio.sleep(3.0)
     processes = [psutil.Process(rank.process.pid) for rank in ranks.ranks]
 
     def used() -> float:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from exo.cluster.placement import LayerRange, NodeResources, Objective, Wanted, options, place
 from exo.cluster.placement import pipeline as pipeline_module
+from exo.cluster.placement.memory import Cast, Sizes
 from exo.cluster.placement.pipeline import pipelines, sizes
 from exo.cluster.placement.plan import Ask, Planned, Share, plan
 from exo.cluster.state import InstanceMeta, LinkInfo, Placement, Sharding
@@ -351,6 +352,23 @@ def every_pipeline(ask: Ask, nodes: Sequence[NodeResources], size: int) -> Itera
             shares = [Share(*each) for each in zip(order, cuts, cuts[1:], strict=False)]
             with suppress(PlacementImpossible):
                 yield plan(ask, shares)
+
+
+@given(clusters(), st.integers(0, 4000), st.booleans(), st.sampled_from(Cast))
+def test_a_share_begins_at_the_first_boundary_from_which_it_fits(made, tokens, drafted, cast):
+    model, nodes, _ = made
+    sizes_ = Sizes(model, 1, draft=card(storage_size=300 * MIB) if drafted else None)
+    boundaries, free = model.boundaries, nodes[0].free_memory
+    first = [
+        next(
+            start
+            for start in range(end + 1)
+            if start == end
+            or sizes_.need(boundaries[start], boundaries[end], cast=cast).bytes(tokens) <= free
+        )
+        for end in range(len(boundaries))
+    ]
+    assert sizes_.begins(boundaries, tokens, free, cast=cast) == first
 
 
 @settings(max_examples=150, deadline=None)

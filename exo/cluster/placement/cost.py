@@ -34,6 +34,10 @@ _SPINNING = 4e-5
 _SUMS = 2
 
 
+# A number for each node and each node.
+Table = list[list[float]]
+
+
 class Speed(NamedTuple):
     """Bytes/s read and FLOP/s, of which a shard that is placed now gets its share."""
 
@@ -112,6 +116,19 @@ class Links:
         latency, bandwidth = self.measured(sender, receiver)
         token = latency / 2 + _SOCKETS
         return token + self._size[sender.on_cpu] / bandwidth, token
+
+    def tables(self, nodes: Sequence[NodeResources]) -> tuple[Table, Table]:
+        """Both of `between` for each pair of nodes; there is no hop from a node to itself."""
+        n = len(nodes)
+        hops, tokens = [[inf] * n for _ in nodes], [[0.0] * n for _ in nodes]
+        sizes = [self._size[node.on_cpu] for node in nodes]
+        for i, one in enumerate(nodes):
+            for j in range(i):
+                latency, bandwidth = self.measured(one, nodes[j])
+                token = tokens[i][j] = tokens[j][i] = latency / 2 + _SOCKETS
+                hops[i][j] = token + sizes[i] / bandwidth
+                hops[j][i] = token + sizes[j] / bandwidth
+        return hops, tokens
 
     def measured(self, sender: NodeResources, receiver: NodeResources) -> tuple[float, float]:
         """Seconds of a round trip, and bytes/s."""

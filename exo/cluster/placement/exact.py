@@ -41,9 +41,10 @@ def _from(
     known: dict[Key, Row] = {}
     found: list[tuple[tuple[int, ...], float]] = []
     for size in range(1, most + 1):
-        span = slice(size, None)
+        reached, span = slice(size - 1, -1), slice(size, None)
         rows = {
-            key: extend(problem.stages[key[1]], entry, span, limit) for key, entry in level.items()
+            key: extend(problem.stages[key[1]], entry, reached, span, limit)
+            for key, entry in level.items()
         }
         if not rows:
             break

@@ -53,7 +53,7 @@ class Estimates:
 
     def room_of(self, chosen: Sequence[int]) -> int:
         """How many pieces these nodes can hold at most."""
-        return sum(self.room[i] for i in chosen)
+        return sum(map(self.room.__getitem__, chosen))
 
     def judge(self, chosen: Sequence[int]) -> float:
         """An estimate of the seconds of a pipeline over these nodes; of too little room, more than
@@ -63,16 +63,16 @@ class Estimates:
             return 1e9 * (pieces - room)
         work = self._level(chosen) if self._throughput else self._fill(chosen)
         if len(chosen) > _INSIDE:
-            hops = sum(self.nearest[i] for i in chosen)
+            hops = sum(map(self.nearest.__getitem__, chosen))
         else:
             rows = (self._problem.hop[i] for i in chosen)
-            hops = sum(min(row[j] for j in chosen) for row in rows)
+            hops = sum([min(map(row.__getitem__, chosen)) for row in rows])
         return work + (hops * 1e-3 if self._throughput else hops)
 
     def _fill(self, chosen: Sequence[int]) -> float:
         """The fastest take what they can hold, the others one piece each."""
         left, seconds = self._problem.pieces - len(chosen), 0.0
-        for i in sorted(chosen, key=lambda i: self.pace[i]):
+        for i in sorted(chosen, key=self.pace.__getitem__):
             taken = min(self.room[i] - 1, left)
             left -= taken
             seconds += (taken + 1) * self.pace[i]

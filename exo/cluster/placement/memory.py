@@ -7,6 +7,8 @@ it becomes float32; quantised weights stay as they are, and where the CPU kernel
 values do.
 """
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from enum import IntEnum
 from itertools import accumulate, pairwise
 from typing import Literal, NamedTuple
@@ -87,6 +89,24 @@ class Sizes:
             drafting = self._drafting[cast]
             weights, per_token = weights + drafting.weights, per_token + drafting.per_token
         return Need(weights, working, per_token)
+
+    def begins(self, boundaries: Sequence[int], tokens: int, free: int, *, cast: Cast) -> list[int]:
+        """For each boundary the index of the first at which a share may begin that ends there and
+        fits into `free` bytes, with so many tokens of keys and values; its own, if none does."""
+        layers, per_token = self._layers[cast], self._kv[cast] // self.n_layers * tokens
+        held = [layers[boundary] + per_token * boundary for boundary in boundaries]
+        within = boundaries[1]
+        # What a share that is not the first takes beside its layers: within the model, at its end.
+        beside = self.need(within, within, cast=cast).bytes(tokens)
+        at_end = self.need(self.n_layers, self.n_layers, cast=cast).bytes(tokens)
+        least, found = 0, [0]
+        for place, end in enumerate(boundaries[1:], 1):
+            other = at_end if end == self.n_layers else beside
+            least = bisect_left(held, held[place] + other - free, least, place)
+            if least == 0 and self.need(0, end, cast=cast).bytes(tokens) > free:
+                least = 1
+            found.append(least)
+        return found
 
     def equal_part(self, nodes: int, *, cast: Cast) -> Need:
         """What each of so many nodes needs that have an equal part of every layer: the embedding

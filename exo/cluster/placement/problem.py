@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from math import inf
+from operator import sub
 
 from exo.cluster.placement.cost import Links, Steps
 from exo.cluster.placement.memory import Sizes, casts
@@ -109,11 +110,7 @@ class Tables:
             ]
             for node in self._nodes
         ]
-        pairs = [[links.between(a, b) for b in self._nodes] for a in self._nodes]
-        for index, row in enumerate(pairs):
-            row[index] = (inf, 0.0)
-        self._hop = [[hop for hop, _ in row] for row in pairs]
-        self._token = [[token for _, token in row] for row in pairs]
+        self._hop, self._token = links.tables(self._nodes)
 
     def problem(self, tokens: int) -> Problem:
         """Where each share has room for so many tokens of keys and values. Nodes that can hold
@@ -134,19 +131,13 @@ class Tables:
 
     def _stage(self, index: int, tokens: int) -> Stage:
         boundaries, free = self._boundaries, self._nodes[index].free_memory
-        beyond = list(range(len(boundaries)))
+        beyond: Sequence[int] = range(len(boundaries))
         modes: list[Mode] = []
         for cast, seconds, busy in self._ways[index]:
-            lowest, least = [0], 0
-            for place, end in enumerate(boundaries[1:], 1):
-                while least < place and (
-                    self._sizes.need(boundaries[least], end, cast=cast).bytes(tokens) > free
-                ):
-                    least += 1
-                lowest.append(least)
+            lowest = self._sizes.begins(boundaries, tokens, free, cast=cast)
             modes.append(Mode(seconds, busy, lowest, beyond))
             beyond = lowest
-        room = max(place - least for place, least in enumerate(modes[-1].lowest))
+        room = max(map(sub, range(len(boundaries)), beyond))
         return Stage(tuple(modes), room)
 
 

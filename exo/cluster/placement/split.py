@@ -29,15 +29,16 @@ def best_split(problem: Problem, order: Sequence[int], limit: float = INFINITE) 
     stages = [problem.stages[node] for node in order]
     row = entry = begin(problem)
     entries: list[Row] = []
-    spans = _spans(problem, stages)
-    for place, (stage, span) in enumerate(zip(stages, spans, strict=True)):
+    reached = slice(0, 1)
+    for place, (stage, span) in enumerate(zip(stages, _spans(problem, stages), strict=True)):
         entries.append(entry)
-        row = extend(stage, entry, span, limit)
+        row = extend(stage, entry, reached, span, limit)
+        if min(row[span]) == INFINITE:
+            return None
+        reached = span
         if place + 1 < len(stages):
             hop = problem.hop[order[place]][order[place + 1]]
             entry = [seconds + hop for seconds in row]
-    if row[-1] == INFINITE:
-        return None
     cuts = [problem.pieces]
     for stage, row in zip(reversed(stages), reversed(entries), strict=True):
         cuts.append(origin(stage, row, cuts[-1], limit))
@@ -82,14 +83,16 @@ def begin(problem: Problem) -> Row:
     return [0.0] + [INFINITE] * problem.pieces
 
 
-def extend(stage: Stage, entry: Row, span: slice, limit: float = INFINITE) -> Row:
+def extend(stage: Stage, entry: Row, reached: slice, span: slice, limit: float = INFINITE) -> Row:
     """From the least seconds at which a node may begin at each boundary to the least at which it
-    is done with everything before each boundary of `span`, in a step of `limit` at most."""
+    is done with everything before each boundary of `span`, in a step of `limit` at most. It may
+    begin at boundaries of `reached` only."""
+    first = reached.start
     done = [INFINITE] * len(entry)
     for mode in stage.modes:
-        waits = list(map(sub, entry, mode.seconds))
+        waits = list(map(sub, entry[: reached.stop], mode.seconds))
         best = [
-            min(waits[low:high], default=INFINITE)
+            min(waits[low if low > first else first : high], default=INFINITE)
             for low, high in zip(mode.begins(span, limit), mode.beyond[span], strict=True)
         ]
         done[span] = map(min, done[span], map(add, best, mode.seconds[span]))
