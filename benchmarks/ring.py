@@ -30,6 +30,8 @@ from tests.inference.ranks import Ranks
 from tests.models_maker import make_model
 
 ENDLESS = 1500
+# Seconds.
+STATS_AFTER = 4.0
 LOCK_STEP = "benchmarks.ring:LockStep"
 # By what computes.
 KINDS = {
@@ -81,10 +83,11 @@ async def measure(ranks: Ranks, streams: int, tokens: int) -> float:
     return rate
 
 
-async def stats_of(ranks: Ranks, streams: int, tokens: int) -> RingStats | None:
-    """What the ring tells of itself once the streams run."""
+async def stats_of(ranks: Ranks, streams: int, rate: float) -> RingStats | None:
+    """What the ring tells of itself, every second, once the streams have run for some; all of them
+    together at about this rate."""
     since = len(ranks.ranks[0].said)
-    await measure(ranks, streams, tokens)
+    await measure(ranks, streams, round(STATS_AFTER * rate / streams))
     said = ranks.ranks[0].said[since:]
     found = [m for m in said if isinstance(m, RingStats) and any(m.seconds) and m.rows == streams]
     return found[-1] if found else None
@@ -128,7 +131,8 @@ async def compare(folder: Path, options: argparse.Namespace, environment: dict[s
                     found.setdefault((name, count), []).append(sum(await asyncio.gather(*rates)))
         report(found, list(ways), counts)
         for count in counts:
-            if stats := await stats_of(ring, count, 4 * options.tokens):
+            rate = statistics.median(found["micro-batches", count])
+            if stats := await stats_of(ring, count, rate):
                 tell(stats)
         print(f"idle, both runners together: {await idle_share(ring):.2%} of a core")
     finally:

@@ -85,7 +85,8 @@ class Planner:
         self._options = options
         self._prefixes = prefixes
         single = options.stages == 1
-        # Steps in flight at most. One stage is kept busy by the step after the one it computes.
+        # Steps in flight at most, where groups are no more than stages. One stage is kept busy by
+        # the step after the one it computes.
         self.depth = (2 if options.ahead else 1) if single else options.stages + 1
         self._per_group = 2 if single else 1
         self.chunks = ChunkSize(options.prefill_step, options.stages, options.slices)
@@ -148,7 +149,9 @@ class Planner:
 
     def next(self, now: float) -> Step | None:
         """The next step to carry out; None if nothing can be, before a result has come."""
-        if len(self._flights) >= self.depth:
+        # Groups beyond one for each stage lie ready where the slower stage takes them up.
+        more = len(self._groups) - self._options.stages if self._options.stages > 1 else 0
+        if len(self._flights) >= self.depth + min(max(more, 0), self._options.stages):
             return None
         self._finish_prompts()
         flight = self._plan()
