@@ -40,12 +40,8 @@ def _from(
     entries: dict[Key, Row] = {}
     known: dict[Key, Row] = {}
     found: list[tuple[tuple[int, ...], float]] = []
-    for size in range(1, most + 1):
-        reached, span = slice(size - 1, -1), slice(size, None)
-        rows = {
-            key: extend(problem.stages[key[1]], entry, reached, span, limit)
-            for key, entry in level.items()
-        }
+    for _ in range(most):
+        rows = {key: _extend(problem, key, entry, limit) for key, entry in level.items()}
         if not rows:
             break
         entries |= level
@@ -59,6 +55,17 @@ def _from(
             found.append((_order(problem, known, entries, key, limit), seconds))
         level = _next(problem, nodes, rows)
     return found
+
+
+def _extend(problem: Problem, key: Key, entry: Row, limit: float) -> Row:
+    """When these nodes are done, the last of which may begin at `entry`. They reach no boundary
+    beyond what they have room for, and each has a piece at least."""
+    used, last = key
+    pieces, size = problem.pieces, used.bit_count()
+    room = sum(stage.room for node, stage in enumerate(problem.stages) if used >> node & 1)
+    before = room - problem.stages[last].room
+    reached, span = slice(size - 1, min(before, pieces) + 1), slice(size, min(room, pieces) + 1)
+    return extend(problem.stages[last], entry, reached, span, limit)
 
 
 def _next(problem: Problem, nodes: Sequence[int], rows: Mapping[Key, Row]) -> dict[Key, Row]:
