@@ -54,4 +54,8 @@ def _measure() -> "DeviceProfile":
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    # A BLAS waits for its own threads at the end of a process, and OpenBLAS's have been seen to
+    # sleep through that.
+    os._exit(status)

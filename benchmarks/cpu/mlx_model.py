@@ -7,6 +7,7 @@ As in exo and in mlx-lm, a token is begun before the one before it is there; wit
 and values are held in the checkpoint's type.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -113,3 +114,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    sys.stdout.flush()
+    # OpenBLAS has been seen to wait for its own threads for ever at the end of a process.
+    os._exit(0)
