@@ -49,13 +49,12 @@ class OneGroup(MicroBatches):
 
 
 class LockStep(MlxEngine):
-    """All rows in one group, and one step in flight."""
+    """All rows in one group, so that one step of answers is in flight."""
 
     def load(self, load: Load, progress: Any) -> int:
         size = super().load(load, progress)
         if self._planner is not None:
             self._planner.batches = OneGroup(load.size)
-            self._planner.depth = 1
         return size
 
 

@@ -84,11 +84,7 @@ class Planner:
     ) -> None:
         self._options = options
         self._prefixes = prefixes
-        single = options.stages == 1
-        # Steps in flight at most, where groups are no more than stages. One stage is kept busy by
-        # the step after the one it computes.
-        self.depth = (2 if options.ahead else 1) if single else options.stages + 1
-        self._per_group = 2 if single else 1
+        self._per_group = 2 if options.stages == 1 else 1
         self.chunks = ChunkSize(options.prefill_step, options.stages, options.slices)
         self.batches = MicroBatches(options.stages)
         self.meter = Meter(options.stages)
@@ -149,9 +145,7 @@ class Planner:
 
     def next(self, now: float) -> Step | None:
         """The next step to carry out; None if nothing can be, before a result has come."""
-        # Groups beyond one for each stage lie ready where the slower stage takes them up.
-        more = len(self._groups) - self._options.stages if self._options.stages > 1 else 0
-        if len(self._flights) >= self.depth + min(max(more, 0), self._options.stages):
+        if len(self._flights) >= self._depth:
             return None
         self._finish_prompts()
         flight = self._plan()
@@ -161,6 +155,16 @@ class Planner:
         self._number += 1
         self._flights.append(replace(flight, sent=now, alone=not self._flights))
         return flight.step
+
+    @property
+    def _depth(self) -> int:
+        """Steps in flight at most. One stage is kept busy by the step after the one it computes;
+        several by one for each group and one more, where groups beyond one for each stage lie
+        ready at the slower stage."""
+        stages = self._options.stages
+        if stages == 1:
+            return 2 if self._options.ahead else 1
+        return min(max(len(self._groups), stages), 2 * stages) + 1
 
     def done(self, result: Result, now: float) -> list[Sampled]:
         """Take in the result of the oldest step in flight. Times are in seconds.

@@ -113,22 +113,23 @@ class Links:
 
     def between(self, sender: NodeResources, receiver: NodeResources) -> tuple[float, float]:
         """Seconds until the activations of one token are there, and until a token's id is."""
-        latency, bandwidth = self.measured(sender, receiver)
-        token = latency / 2 + _SOCKETS
-        return token + self._size[sender.on_cpu] / bandwidth, token
+        return self._seconds(sender, *self.measured(sender, receiver))
 
     def tables(self, nodes: Sequence[NodeResources]) -> tuple[Table, Table]:
         """Both of `between` for each pair of nodes; there is no hop from a node to itself."""
-        n = len(nodes)
-        hops, tokens = [[inf] * n for _ in nodes], [[0.0] * n for _ in nodes]
-        sizes = [self._size[node.on_cpu] for node in nodes]
+        hops, tokens = [[inf] * len(nodes) for _ in nodes], [[0.0] * len(nodes) for _ in nodes]
         for i, one in enumerate(nodes):
-            for j in range(i):
-                latency, bandwidth = self.measured(one, nodes[j])
-                token = tokens[i][j] = tokens[j][i] = latency / 2 + _SOCKETS
-                hops[i][j] = token + sizes[i] / bandwidth
-                hops[j][i] = token + sizes[j] / bandwidth
+            for j, other in enumerate(nodes[:i]):
+                link = self.measured(one, other)
+                hops[i][j], tokens[i][j] = self._seconds(one, *link)
+                hops[j][i], tokens[j][i] = self._seconds(other, *link)
         return hops, tokens
+
+    def _seconds(
+        self, sender: NodeResources, latency: float, bandwidth: float
+    ) -> tuple[float, float]:
+        token = latency / 2 + _SOCKETS
+        return token + self._size[sender.on_cpu] / bandwidth, token
 
     def measured(self, sender: NodeResources, receiver: NodeResources) -> tuple[float, float]:
         """Seconds of a round trip, and bytes/s."""
