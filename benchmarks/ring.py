@@ -43,9 +43,8 @@ Rates = dict[tuple[str, int], list[float]]
 
 
 class OneGroup(MicroBatches):
-    def groups(self, rows: int) -> int:
-        del rows
-        return 1
+    def division(self, rows: int) -> tuple[int, ...]:
+        return (rows,)
 
 
 class LockStep(MlxEngine):

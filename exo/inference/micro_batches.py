@@ -1,19 +1,20 @@
 """Into how many groups the rows of a pipeline are best divided, so that all stages work at once:
 learned from how long it took, pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 # Weight of what was measured last.
 _NEW, _NEW_DEVIATION = 0.2, 0.03
-# More groups must promise this much to be worth their overhead.
-_GAIN = 1.02
+# More groups must promise this much to be worth their overhead; other ones than there are, this
+# much to be worth moving what is in the caches of a row.
+_GAIN, _MOVES = 1.02, 1.05
 
 
 class MicroBatches:
     """Groups of rows in flight at once, over so many stages.
 
     A stage's time t is taken to be a + b·rows. A step of each of g groups takes as long as the
-    slower of: all of them through one stage, or one of them through all s stages and hops. To that
+    slower of: all of them through one stage, or the largest through all s stages and hops. To that
     comes (s - 1)·d·t, where d is by how much t deviates in proportion: so long is a stage without
     work where others are slow for once, which groups that lie ready make up for. (Two stages whose
     speed moved by a quarter waited 11% of the time with two groups and 5% with four.)
@@ -42,27 +43,47 @@ class MicroBatches:
         """Seconds of one hop, smoothed."""
         return self._hop
 
-    def groups(self, rows: int) -> int:
-        """Into how many groups so many rows are best divided."""
+    def division(self, rows: int) -> tuple[int, ...]:
+        """The sizes of the groups into which so many rows are best divided."""
         if self._stages == 1 or rows <= 1:
-            return 1
+            return (rows,) if rows else ()
         at = self._fit.at
-        best, shortest = min(self._stages, rows), self._period(min(self._stages, rows), rows, at)
+        best = _equal(rows, min(self._stages, rows))
+        if not self._fit.known:
+            return best
+        shortest = self._period(best, at)
         for count in range(1, min(2 * self._stages, rows) + 1):
-            period = self._period(count, rows, at)
+            sizes = _equal(rows, count)
+            period = self._period(sizes, at)
             if period * _GAIN < shortest:
-                best, shortest = count, period
+                best, shortest = sizes, period
         return best
 
-    def _period(self, groups: int, rows: int, at: Callable[[float], float]) -> float:
-        stage = at(rows / groups)
-        waits = (self._stages - 1) * self._deviation * stage
-        return max(groups * stage, self._stages * (stage + self._hop)) + waits
+    def better(self, sizes: Sequence[int]) -> tuple[int, ...] | None:
+        """The best division of the rows of groups of these sizes, if it is worth moving rows."""
+        best = self.division(sum(sizes))
+        if sorted(sizes) == sorted(best):
+            return None
+        # While groups of one size only were seen, their time is taken to grow with their rows.
+        at = self._fit.at if self._fit.known else self._fit.proportional
+        return best if self._period(best, at) * _MOVES < self._period(sizes, at) else None
+
+    def _period(self, sizes: Sequence[float], at: Callable[[float], float]) -> float:
+        stages = [at(size) for size in sizes]
+        longest = max(stages)
+        waits = (self._stages - 1) * self._deviation * longest
+        return max(sum(stages), self._stages * (longest + self._hop)) + waits
 
     def period(self, groups: int, positions: int) -> float:
         """Seconds from one step of a group to its next one, where there are so many groups and
         this one computes so many positions."""
-        return self._period(groups, groups * positions, self._fit.at)
+        return self._period([positions] * groups, self._fit.at)
+
+
+def _equal(rows: int, groups: int) -> tuple[int, ...]:
+    """So many rows in groups that differ by one at most."""
+    each, more = divmod(rows, groups)
+    return (each + 1,) * more + (each,) * (groups - more)
 
 
 class _Line:
@@ -83,6 +104,10 @@ class _Line:
     def known(self) -> bool:
         """Whether different x were seen."""
         return self._weight * self._xx - self._x**2 > 1e-6 * self._weight**2
+
+    def proportional(self, x: float) -> float:
+        """The height of a line through the origin."""
+        return x * self._y / self._x if self._x else x
 
     def at(self, x: float) -> float:
         """The line's height; linear through the origin until something is known."""

@@ -21,6 +21,7 @@ from exo.inference.engine import Sampled, SequenceSpec
 from exo.inference.meter import Meter
 from exo.inference.micro_batches import MicroBatches
 from exo.inference.prefix_index import PrefixIndex
+from exo.inference.row_groups import RowGroups
 from exo.inference.speculation import Speculation, agreed
 from exo.inference.steps import (
     Chosen,
@@ -91,7 +92,7 @@ class Planner:
         self.speculation = Speculation(drafter, self.batches)
         self._sequences: dict[int, Course] = {}
         self._queue: deque[int] = deque()
-        self._groups: dict[int, list[int]] = {}
+        self._groups = RowGroups()
         self._turns: dict[Lane, int] = {}
         self._flights: deque[_Flight] = deque()
         self._ops: list[Op] = []
@@ -105,7 +106,7 @@ class Planner:
     @property
     def decoding(self) -> int:
         """Sequences whose prompt is done."""
-        return sum(len(rows) for rows in self._groups.values())
+        return sum(self._groups.sizes)
 
     @property
     def groups(self) -> int:
@@ -148,6 +149,7 @@ class Planner:
         if len(self._flights) >= self._depth:
             return None
         self._finish_prompts()
+        self._regroup()
         flight = self._plan()
         if flight is None:
             return None
@@ -243,7 +245,7 @@ class Planner:
         for row in [self._sequences[row] for row in self._groups[group]]:
             if row.planned >= row.spec.max_tokens:
                 self._close(row)
-        rows = tuple(self._sequences[row] for row in self._groups.get(group, ()))
+        rows = tuple(self._sequences[row] for row in self._groups[group])
         if not rows:
             return None
         known = [(row.spec, row.generated) for row in rows]
@@ -283,15 +285,22 @@ class Planner:
         prompt = sequence.spec.prompt[:-1]
         if sequence.spec.use_prefix_cache and len(prompt) - sequence.cached >= _WORTH_KEEPING:
             self._keep(sequence, prompt)
-        group = self._group_for(sequence)
-        self._groups.setdefault(group, []).append(sequence.spec.sequence_id)
-        self._ops.append(Join(sequence=sequence.spec.sequence_id, group=group))
+        name = group = sequence.spec.sequence_id
+        if self._options.batchable:
+            group = self._groups.smallest(len(self.batches.division(self.decoding + 1)))
+        self._groups.add(name, group)
+        self._ops.append(Join(sequence=name, group=group))
 
-    def _group_for(self, sequence: Course) -> int:
+    def _regroup(self) -> None:
+        """Move rows where the groups have become worse than they could be, as answers ended and
+        more was learned. A group of which rows are being computed waits for its turn."""
         if not self._options.batchable:
-            return sequence.spec.sequence_id
-        wanted = self.batches.groups(self.decoding + 1)
-        return min(range(wanted), key=lambda group: len(self._groups.get(group, ())))
+            return
+        busy = {flight.group for flight in self._flights if flight.group is not None}
+        while (division := self.batches.better(self._groups.sizes)) and (
+            move := self._groups.move(len(division), busy)
+        ):
+            self._ops.append(Join(sequence=move[0], group=move[1]))
 
     def _keep(self, sequence: Course, tokens: Sequence[int]) -> None:
         entry = self._prefixes.reserve()
@@ -314,12 +323,9 @@ class Planner:
             sequence.entry = self._prefixes.reserve()
             self._ops.append(Keep(sequence=name, entry=sequence.entry))
         self._ops.append(Close(sequence=name))
-        for group, rows in list(self._groups.items()):
-            if name in rows:
-                rows.remove(name)
-                if not rows:
-                    del self._groups[group]
-                    self._turns.pop(group, None)
+        group = self._groups.remove(name)
+        if group is not None and group not in self._groups:
+            self._turns.pop(group, None)
 
     def _end(self, sequence: Course) -> None:
         self._close(sequence)

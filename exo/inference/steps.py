@@ -40,7 +40,7 @@ class Open(Wire):
 
 class Join(Wire):
     """Add a sequence, whose prompt is in its caches but for the last token, to a group as its last
-    row."""
+    row. If it is a row of another group, it leaves that."""
 
     op: Literal["join"] = "join"
     sequence: int

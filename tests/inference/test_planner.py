@@ -47,6 +47,8 @@ class Ranks:
     prefilled: int = 0
     guessed: int = 0
     failed: dict[int, str] = field(default_factory=dict)
+    # What a decode step takes, in seconds, with every row more.
+    per_row: float = 0.0
 
     def run(self, step: Step) -> Result:
         assert step.number == self.number
@@ -87,8 +89,9 @@ class Ranks:
                 drawn.append(self.sampled[row])
         none = (None,) * len(drawn)
         failed = {row: why for row, why in self.failed.items() if row in rows}
+        seconds = (0.01 + self.per_row * len(rows),)
         return Result(
-            number=number, tokens=tuple(drawn), logprobs=none, seconds=(0.01,), failed=failed
+            number=number, tokens=tuple(drawn), logprobs=none, seconds=seconds, failed=failed
         )
 
     def apply(self, op) -> None:
@@ -100,23 +103,27 @@ class Ranks:
                 self.tokens[op.sequence] = list(kept)
             case Join():
                 assert op.sequence not in self.unfinished
+                self.leave(op.sequence)
                 self.groups.setdefault(op.group, []).append(op.sequence)
             case Keep():
                 self.entries[op.entry] = list(self.tokens[op.sequence])
             case Close():
                 del self.tokens[op.sequence]
                 self.unfinished.pop(op.sequence, None)
-                for group, rows in list(self.groups.items()):
-                    if op.sequence in rows:
-                        rows.remove(op.sequence)
-                    if not rows:
-                        del self.groups[group]
+                self.leave(op.sequence)
             case Forget():
                 del self.entries[op.entry]
             case Trim():
                 for sequence, count in op.counts.items():
                     assert 0 < count < len(self.tokens[sequence])
                     del self.tokens[sequence][-count:]
+
+    def leave(self, sequence: int) -> None:
+        for group, rows in list(self.groups.items()):
+            if sequence in rows:
+                rows.remove(sequence)
+            if not rows:
+                del self.groups[group]
 
 
 def next_token(tokens: list[int]) -> int:
@@ -200,10 +207,14 @@ def test_many_answers_together_are_each_as_alone(stages: int, batchable: bool):
     st.booleans(),
     st.integers(0, 300),
     st.integers(1, 6),
+    st.sampled_from([0.0, 0.01]),
     st.randoms(use_true_random=False),
 )
-def test_whatever_comes_and_goes_in_whatever_order(stages, batchable, kept, slices, random: Random):
+def test_whatever_comes_and_goes_in_whatever_order(
+    stages, batchable, kept, slices, per_row, random: Random
+):
     bench = Bench(stages, batchable=batchable, kept=kept, slices=slices if stages == 1 else 1)
+    bench.ranks.per_row = per_row
     prompts: dict[int, tuple[list[int], int]] = {}
     open_now: set[int] = set()
     for sequence in range(random.randint(1, 8)):
@@ -248,7 +259,32 @@ def test_every_stage_has_a_group_to_work_on():
     bench.send()
     groups = {step.work.group for step in [*bench.flying, bench.send(), bench.send()]}
     assert groups == {0, 1, 2}
-    assert sorted(len(rows) for rows in bench.planner._groups.values()) == [2, 2, 2]
+    assert bench.planner._groups.sizes == [2, 2, 2]
+
+
+def test_when_answers_end_rows_move_so_that_every_stage_has_work():
+    bench = Bench(stages=2)
+    bench.ranks.per_row = 0.01
+    long = [n for n in range(200) if len(answer([n], 60)) == 60][:8]
+    for sequence in long:
+        bench.add(sequence, [sequence], max_tokens=60)
+    while bench.planner.decoding < 8 or not all(bench.tokens(n) for n in long):
+        bench.send()
+        bench.land()
+    assert bench.planner._groups.sizes == [4, 4]
+    ended = bench.planner._groups[1]
+    bench.planner.remove(ended)
+    moves = []
+    for _ in range(3):
+        while step := bench.send():
+            moves += [op for op in step.ops if isinstance(op, Join)]
+        bench.land()
+    assert len(moves) == 2
+    assert bench.planner._groups.sizes == [2, 2]
+    bench.run()
+    for sequence in long:
+        if sequence not in ended:
+            assert bench.tokens(sequence) == answer([sequence], 60)
 
 
 def prompt_beside_a_stream(tokens: int, slices: int = 1) -> Bench:

@@ -23,6 +23,7 @@ from exo.inference.steps import (
     Keep,
     Open,
     Prefill,
+    Result,
     Step,
     Work,
 )
@@ -67,10 +68,18 @@ class Bench:
 
     def run(self, work: Work | None, *ops) -> list[int]:
         """Have a step computed; the tokens that were sampled."""
+        return list(self._result(work, ops).tokens)
+
+    def drawn(self, work: Work) -> tuple[list[int], list[float]]:
+        """Have a step computed; the tokens that were sampled, and their log probabilities."""
+        result = self._result(work)
+        return list(result.tokens), [chosen.logprob for chosen in result.logprobs]
+
+    def _result(self, work: Work | None, ops=()) -> Result:
         self.pipeline.submit(Step(number=self._number, ops=ops, work=work))
         self._number += 1
         (result,) = self.pipeline.collect()
-        return list(result.tokens)
+        return result
 
     def caches(self, sequence: int) -> list[mx.array]:
         """A copy of what is in the caches of a sequence whose prompt is being computed."""

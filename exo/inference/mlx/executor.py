@@ -23,11 +23,10 @@ from exo.inference.mlx.adapter import (
     as_batch,
     cut,
     cut_rows,
-    extend,
     extract,
-    keep_rows,
     states,
 )
+from exo.inference.mlx.batch import Batch
 from exo.inference.mlx.computed import Computed, Drawn
 from exo.inference.mlx.history import History
 from exo.inference.mlx.masking import masked
@@ -77,16 +76,6 @@ class _Sequence:
     chunk: Unfinished | None = None
 
 
-@dataclass
-class _Group:
-    """`sampled` are the tokens that the last step sampled by row, (B,); 0 for a row that joined
-    after it."""
-
-    caches: list[Cache]
-    rows: list[int]
-    sampled: mx.array
-
-
 class Executor:
     """The caches of one stage, and the steps on them."""
 
@@ -96,7 +85,7 @@ class Executor:
         self._grammars = grammars
         self._batchable = batchable
         self._sequences: dict[int, _Sequence] = {}
-        self._groups: dict[int, _Group] = {}
+        self._groups: dict[int, Batch] = {}
         self._entries: dict[int, tuple[list[Cache], int]] = {}
 
     def reset(self) -> None:
@@ -172,19 +161,28 @@ class Executor:
         sequence = self._sequences[op.sequence]
         if sequence.chunk is not None:
             raise RingError("The ranks are not in step: a prompt is not computed to its end.")
+        if sequence.group is None:
+            caches = as_batch(sequence.caches) if self._batchable else sequence.caches
+            joining = Batch(caches, [op.sequence], mx.zeros((1,), dtype=mx.int32))
+            sequence.caches = []
+        else:
+            joining = self._leave(sequence.group, op.sequence)
         sequence.group = op.group
-        caches = as_batch(sequence.caches) if self._batchable else sequence.caches
-        sequence.caches = []
-        none = mx.zeros((1,), dtype=mx.int32)
-        group = self._groups.get(op.group)
-        if group is None:
-            self._groups[op.group] = _Group(caches, [op.sequence], none)
+        group = self._groups.setdefault(op.group, joining)
+        if group is joining:
             return
         if not self._batchable:
             raise RingError("The ranks are not in step: this model's sequences share no group.")
-        extend(group.caches, caches)
-        group.rows.append(op.sequence)
-        group.sampled = mx.concatenate([group.sampled, none])
+        group.add(joining)
+
+    def _leave(self, number: int, name: int) -> Batch:
+        """Take a row out of a group."""
+        group = self._groups[number]
+        if group.rows == [name]:
+            return self._groups.pop(number)
+        alone = group.row(name)
+        group.remove(name)
+        return alone
 
     def _keep(self, op: Keep) -> None:
         sequence = self._sequences[op.sequence]
@@ -200,13 +198,10 @@ class Executor:
         if sequence.group is None:
             return
         group = self._groups[sequence.group]
-        kept = [at for at, row in enumerate(group.rows) if row != name]
-        if not kept:
+        if group.rows == [name]:
             del self._groups[sequence.group]
-            return
-        keep_rows(group.caches, kept)
-        group.rows = [group.rows[at] for at in kept]
-        group.sampled = group.sampled[mx.array(kept)]
+        else:
+            group.remove(name)
 
     def _trim(self, counts: Mapping[int, int]) -> None:
         for name, count in counts.items():
@@ -219,7 +214,7 @@ class Executor:
         for group in self._groups.values():
             self._cut_rows(group, [counts.get(row, 0) for row in group.rows])
 
-    def _cut_rows(self, group: _Group, counts: Sequence[int]) -> None:
+    def _cut_rows(self, group: Batch, counts: Sequence[int]) -> None:
         """Take the last tokens out of a group's caches; the lengths of its rows say so already."""
         if not any(counts):
             return
