@@ -44,9 +44,9 @@ class MicroBatches:
         return self._hop
 
     def division(self, rows: int) -> tuple[int, ...]:
-        """The sizes of the groups into which so many rows are best divided."""
-        if self._stages == 1 or rows <= 1:
-            return (rows,) if rows else ()
+        """The sizes of the groups into which so many rows, one or more, are best divided."""
+        if self._stages == 1 or rows == 1:
+            return (rows,)
         at = self._fit.at
         best = _equal(rows, min(self._stages, rows))
         if not self._fit.known:
@@ -61,7 +61,7 @@ class MicroBatches:
 
     def better(self, sizes: Sequence[int]) -> tuple[int, ...] | None:
         """The best division of the rows of groups of these sizes, if it is worth moving rows."""
-        best = self.division(sum(sizes))
+        best = self.division(sum(sizes)) if sizes else ()
         if sorted(sizes) == sorted(best):
             return None
         # While groups of one size only were seen, their time is taken to grow with their rows.
