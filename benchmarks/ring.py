@@ -7,7 +7,8 @@ have nothing in common but the machine, with as many streams each, so that twice
 cores give at most; a ring of two in lock-step, one group of all streams that only one stage works
 on at a time; and the ring with micro-batches, as exo does it. With MLX's own products a stage's
 time grows with its rows; with exo's kernels it is bound by reading the weights, so there the
-streams are doubled as well. Ratios are of one round each, and then their median. Needs Linux.
+streams are doubled as well. Ratios are of one round each, and then their median. Where the cores'
+speed moves, many short rounds tell more than a few long ones. Needs Linux.
 """
 
 import argparse
@@ -106,7 +107,9 @@ async def idle_share(ranks: Ranks, seconds: float = 20.0) -> float:
     return (used() - before) / seconds
 
 
-async def compare(folder: Path, options: argparse.Namespace, environment: dict[str, str]) -> None:
+async def compare(
+    folder: Path, options: argparse.Namespace, environment: dict[str, str], counts: Sequence[int]
+) -> None:
     layers, cut = options.layers, options.cut or options.layers // 2
     ring = PinnedRanks(folder, layers, [cut])
     ways: dict[str, tuple[Sequence[Ranks], str]] = {
@@ -115,7 +118,6 @@ async def compare(folder: Path, options: argparse.Namespace, environment: dict[s
         "lock-step": ([PinnedRanks(folder, layers, [cut])], LOCK_STEP),
         "micro-batches": ([ring], "mlx"),
     }
-    counts = [1, options.streams, 2 * options.streams]
     found: Rates = {}
     try:
         for each, engine in ways.values():
@@ -145,16 +147,13 @@ def report(found: Rates, ways: Sequence[str], counts: Sequence[int]) -> None:
     for name in ways:
         middle = [statistics.median(found[name, count]) for count in counts]
         print(f"{name:18}" + "".join(f"{rate:14.1f}" for rate in middle))
-    _, some, twice = counts
-    ring, lock, one = "micro-batches", "lock-step", "one runner"
-    for over, under in (
-        ((ring, some), (lock, some)),
-        ((ring, some), (one, some)),
-        ((ring, twice), (lock, some)),
-        ((ring, twice), (one, some)),
-        ((ring, twice), (one, twice)),
-        (("two runners apart", some), (one, some)),
-    ):
+    ring, lock, one, apart = "micro-batches", "lock-step", "one runner", "two runners apart"
+    _, some, *twice = counts
+    pairs = [((ring, some), (under, some)) for under in (lock, one, apart)]
+    for many in twice:
+        pairs += [((ring, many), (lock, some)), ((ring, many), (one, some))]
+        pairs += [((ring, many), (one, many))]
+    for over, under in [*pairs, ((apart, some), (one, some))]:
         ratios = [a / b for a, b in zip(found[over], found[under], strict=True)]
         print(
             f"{over[0]} with {over[1]} to {under[0]} with {under[1]}: "
@@ -196,7 +195,10 @@ async def main() -> None:
         environments = {"mlx": off, "openblas": {**blas, **off}, "kernels": blas}
         for kind in options.kinds:
             print(f"\n{KINDS[kind]}, one core each")
-            await compare(folder, options, environments[kind])
+            streams = [1, options.streams]
+            if kind == "kernels":
+                streams.append(2 * options.streams)
+            await compare(folder, options, environments[kind], streams)
 
 
 if __name__ == "__main__":

@@ -30,10 +30,12 @@ class Meter:
         """A decode step's seconds, by stage."""
         return tuple(self._seconds)
 
-    def busy(self, now: float) -> tuple[float, ...]:
-        """The share of the time, 0 to 1, that each stage has computed since this was last asked."""
+    def busy(self, now: float, *, going_on: bool) -> tuple[float, ...]:
+        """The share of the time, 0 to 1, that each stage has computed since this was last asked, or
+        since something began after that; `going_on` if there are steps in flight."""
         elapsed = now - self._since if self._since is not None else 0.0
         shares = tuple(min(w / elapsed, 1.0) if elapsed > 0 else 0.0 for w in self._worked)
         self._worked = [0.0] * len(self._worked)
-        self._since = None
+        # Steps that are in flight began before: their beginning is not that of what is counted.
+        self._since = now if going_on else None
         return shares

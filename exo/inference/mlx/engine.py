@@ -294,7 +294,7 @@ class MlxEngine:
         planner = _loaded(self._planner)
         return RingStats(
             seconds=planner.meter.seconds,
-            busy=planner.meter.busy(time.perf_counter()),
+            busy=planner.meter.busy(time.perf_counter(), going_on=planner.in_flight > 0),
             hop=planner.batches.hop,
             rows=planner.decoding,
             groups=planner.groups,
