@@ -7,8 +7,9 @@ have nothing in common but the machine, with as many streams each, so that twice
 cores give at most; a ring of two in lock-step, one group of all streams that only one stage works
 on at a time; and the ring with micro-batches, as exo does it. With MLX's own products a stage's
 time grows with its rows; with exo's kernels it is bound by reading the weights, so there the
-streams are doubled as well. Ratios are of one round each, and then their median. Where the cores'
-speed moves, many short rounds tell more than a few long ones. Needs Linux.
+streams are doubled as well. Ratios are of one round each, and then their median; where the cores'
+speed moves, many short rounds tell more than a few long ones, and each way's best round, which
+others have disturbed least, tells what is lost in the ring itself. Needs Linux.
 """
 
 import argparse
@@ -142,7 +143,7 @@ async def compare(
 
 
 def report(found: Rates, ways: Sequence[str], counts: Sequence[int]) -> None:
-    """The table, and the ratios with their least and most."""
+    """The table of medians, the ratios with their least and most, and that of the best rounds."""
     print(f"{'tok/s':18}" + "".join(f"{count:>6} streams" for count in counts))
     for name in ways:
         middle = [statistics.median(found[name, count]) for count in counts]
@@ -157,7 +158,8 @@ def report(found: Rates, ways: Sequence[str], counts: Sequence[int]) -> None:
         ratios = [a / b for a, b in zip(found[over], found[under], strict=True)]
         print(
             f"{over[0]} with {over[1]} to {under[0]} with {under[1]}: "
-            f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}), "
+            f"best to best {max(found[over]) / max(found[under]):.2f}"
         )
 
 
