@@ -117,7 +117,8 @@ class Cluster:
         """No daemon has logged a traceback, or a warning without one of these texts in it."""
         for host in self.lan.hosts:
             if host.home.exists():
-                assert troubles(host, tuple(allowed)) == []
+                found = troubles(host, tuple(allowed))
+                assert not found, "\n".join(found)
 
 
 def term_among(host: Host, ids: set[str], least: int) -> Json:
