@@ -166,7 +166,9 @@ class Executor:
             joining = Batch(caches, [op.sequence], mx.zeros((1,), dtype=mx.int32))
             sequence.caches = []
         else:
-            joining = self._leave(sequence.group, op.sequence)
+            left = self._groups[sequence.group]
+            joining = left if left.rows == [op.sequence] else left.row(op.sequence)
+            self._leave(sequence.group, op.sequence)
         sequence.group = op.group
         group = self._groups.setdefault(op.group, joining)
         if group is joining:
@@ -175,14 +177,13 @@ class Executor:
             raise RingError("The ranks are not in step: this model's sequences share no group.")
         group.add(joining)
 
-    def _leave(self, number: int, name: int) -> Batch:
-        """Take a row out of a group."""
+    def _leave(self, number: int, name: int) -> None:
+        """Take a row out of a group, which ends with its last one."""
         group = self._groups[number]
         if group.rows == [name]:
-            return self._groups.pop(number)
-        alone = group.row(name)
-        group.remove(name)
-        return alone
+            del self._groups[number]
+        else:
+            group.remove(name)
 
     def _keep(self, op: Keep) -> None:
         sequence = self._sequences[op.sequence]
@@ -195,13 +196,8 @@ class Executor:
 
     def _close(self, name: int) -> None:
         sequence = self._sequences.pop(name)
-        if sequence.group is None:
-            return
-        group = self._groups[sequence.group]
-        if group.rows == [name]:
-            del self._groups[sequence.group]
-        else:
-            group.remove(name)
+        if sequence.group is not None:
+            self._leave(sequence.group, name)
 
     def _trim(self, counts: Mapping[int, int]) -> None:
         for name, count in counts.items():
