@@ -7,9 +7,11 @@ have nothing in common but the machine, with as many streams each, so that twice
 cores give at most; a ring of two in lock-step, one group of all streams that only one stage works
 on at a time; and the ring with micro-batches, as exo does it. With MLX's own products a stage's
 time grows with its rows; with exo's kernels it is bound by reading the weights, so there the
-streams are doubled as well. Ratios are of one round each, and then their median; where the cores'
-speed moves, many short rounds tell more than a few long ones, and each way's best round, which
-others have disturbed least, tells what is lost in the ring itself. Needs Linux.
+streams are doubled as well. Last, the same layers as a bare pipeline and in one process, with
+nothing of exo but its products: what that pipeline gives is what the cores allowed at that time.
+Ratios are of one round each, and then their median; where the cores' speed moves, many short rounds
+tell more than a few long ones, and each way's best round, which others have disturbed least, tells
+what is lost in the ring itself. Needs Linux.
 """
 
 import argparse
@@ -23,6 +25,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks.bare import BarePipeline, Work
 from benchmarks.pinned import PinnedRanks
 from exo.device.blas import blas_environment
 from exo.inference.messages import Cancel, Load, RequestFailed, RingStats, Tokens
@@ -34,6 +37,9 @@ from tests.models_maker import make_model
 ENDLESS = 1500
 # Seconds.
 STATS_AFTER = 4.0
+BARE_ONE = "one process, bare"
+# With so many groups on their way.
+BARE = {"bare, 2 groups": 2, "bare, 4 groups": 4}
 LOCK_STEP = "benchmarks.ring:LockStep"
 # By what computes.
 KINDS = {
@@ -119,18 +125,27 @@ async def compare(
         "lock-step": ([PinnedRanks(folder, layers, [cut])], LOCK_STEP),
         "micro-batches": ([ring], "mlx"),
     }
+    alone = BarePipeline(folder, None, environment)
+    halves = BarePipeline(folder, cut, environment)
+    bare = {BARE_ONE: (alone, 1), **{name: (halves, groups) for name, groups in BARE.items()}}
     found: Rates = {}
     try:
         for each, engine in ways.values():
             for ranks in each:
                 await ranks.start([environment] * ranks.size, engine=engine)
                 await measure(ranks, 2, 8)
-        for _ in range(options.rounds):
-            for count in counts:
-                for name, (each, _) in ways.items():
-                    rates = (measure(ranks, count, options.tokens) for ranks in each)
-                    found.setdefault((name, count), []).append(sum(await asyncio.gather(*rates)))
-        report(found, list(ways), counts)
+        with alone, halves:
+            for _ in range(options.rounds):
+                for count in counts:
+                    for name, (each, _) in ways.items():
+                        rates = (measure(ranks, count, options.tokens) for ranks in each)
+                        rate = sum(await asyncio.gather(*rates))
+                        found.setdefault((name, count), []).append(rate)
+                    for name, (pipeline, groups) in bare.items():
+                        work = Work(-(-count // groups), min(groups, count), options.tokens)
+                        rate = await asyncio.to_thread(pipeline.rate, work)
+                        found.setdefault((name, count), []).append(rate)
+        report(found, [*ways, *bare], counts)
         for count in counts:
             rate = statistics.median(found["micro-batches", count])
             if stats := await stats_of(ring, count, rate):
@@ -153,8 +168,12 @@ def report(found: Rates, ways: Sequence[str], counts: Sequence[int]) -> None:
     pairs = [((ring, some), (under, some)) for under in (lock, one, apart)]
     for many in twice:
         pairs += [((ring, many), (lock, some)), ((ring, many), (one, some))]
-        pairs += [((ring, many), (one, many))]
-    for over, under in [*pairs, ((apart, some), (one, some))]:
+        pairs += [((ring, many), (one, many)), ((apart, many), (one, some))]
+    pairs += [((apart, some), (one, some))]
+    for many in counts[1:]:
+        for bare in BARE:
+            pairs += [((bare, many), (BARE_ONE, some)), ((ring, many), (bare, many))]
+    for over, under in pairs:
         ratios = [a / b for a, b in zip(found[over], found[under], strict=True)]
         print(
             f"{over[0]} with {over[1]} to {under[0]} with {under[1]}: "

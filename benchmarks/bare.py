@@ -1,0 +1,126 @@
+"""The least that a pipeline over two cores can be: a model's layers in two processes that hand
+activations on through a pipe, without a scheduler, caches, encryption or answers.
+
+What it gives beside one such process that has all layers is what the cores allow: while one of them
+is slow, no pipeline is faster than that one, and the other one waits.
+"""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Self, cast
+
+import mlx.core as mx
+import numpy as np
+
+from exo.inference.kernels.use import use_kernels
+from exo.inference.mlx.loading import open_whole
+
+
+@dataclass(frozen=True)
+class Work:
+    """So many groups of so many rows that pass through all layers so many times."""
+
+    rows: int
+    groups: int
+    rounds: int
+
+
+class BarePipeline:
+    """Two stages with a core each, or, with no `cut`, one process with the first core. Needs
+    Linux."""
+
+    def __init__(self, folder: Path, cut: int | None, environment: dict[str, str]) -> None:
+        # One that is forked would have the threads' state of this process and not the threads.
+        context = multiprocessing.get_context("spawn")
+        bounds = [slice(0, cut), slice(cut, None)] if cut else [slice(0, None)]
+        links = context.Pipe() if cut else (None,)
+        self._environment = environment
+        self._processes: list[Any] = []
+        self._controls: list[Connection] = []
+        for own, link in zip(bounds, links, strict=True):
+            ours, theirs = context.Pipe()
+            self._controls.append(ours)
+            self._processes.append(
+                context.Process(target=_serve, args=(folder, own, link, theirs), daemon=True)
+            )
+
+    def __enter__(self) -> Self:
+        everywhere, before = os.sched_getaffinity(0), dict(os.environ)
+        cores = sorted(everywhere)
+        os.environ.update(self._environment)
+        try:
+            for at, process in enumerate(self._processes):
+                # Inherited: MLX and BLAS count the cores when they are imported.
+                os.sched_setaffinity(0, {cores[at % len(cores)]})
+                process.start()
+        finally:
+            os.sched_setaffinity(0, everywhere)
+            os.environ.clear()
+            os.environ.update(before)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for process in self._processes:
+            process.terminate()
+            process.join()
+
+    def rate(self, work: Work) -> float:
+        """Rows per second through all layers."""
+        for control in self._controls:
+            control.send(work)
+        seconds = [cast("float", control.recv()) for control in self._controls]
+        return work.rows * work.groups * work.rounds / seconds[0]
+
+
+def _serve(folder: Path, own: slice, link: Connection | None, control: Connection) -> None:
+    mx.set_default_device(mx.cpu)
+    shard = open_whole(folder, cast_float32=True, kernels=use_kernels())
+    width = int(shard.config["hidden_size"])
+    stage = _Stage(cast("Any", shard.stage.model).layers[own], width, link, first=own.start == 0)
+    while True:
+        work = cast("Work", control.recv())
+        # Once before the clock runs: the weights are read then.
+        stage.run(Work(work.rows, work.groups, 1))
+        begun = time.perf_counter()
+        stage.run(work)
+        control.send(time.perf_counter() - begun)
+
+
+class _Stage:
+    def __init__(
+        self, layers: Sequence[Any], width: int, link: Connection | None, *, first: bool
+    ) -> None:
+        self._layers = layers
+        self._width = width
+        self._link = link
+        self._first = first
+
+    def run(self, work: Work) -> None:
+        sampled = np.ones((work.rows, 1, self._width), np.float32)
+        steps = work.groups * work.rounds
+        if self._link is None:
+            for _ in range(steps):
+                self._compute(sampled)
+        elif self._first:
+            for number in range(steps):
+                if number >= work.groups:
+                    self._link.recv_bytes()
+                self._link.send_bytes(self._compute(sampled).tobytes())
+            for _ in range(min(work.groups, steps)):
+                self._link.recv_bytes()
+        else:
+            for _ in range(steps):
+                received = np.frombuffer(self._link.recv_bytes(), np.float32)
+                self._compute(received.reshape(sampled.shape))
+                self._link.send_bytes(sampled.tobytes())
+
+    def _compute(self, rows: Any) -> Any:
+        hidden = mx.array(rows)
+        for layer in self._layers:
+            hidden = layer(hidden)
+        return np.asarray(hidden)
