@@ -5,7 +5,7 @@
 EXTRA ?= $(if $(filter Darwin,$(shell uname -s)),metal,cpu)
 # How many test processes share the cores: most tests wait more than they compute.
 JOBS ?= 2
-SPREAD = --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
+SPREAD = --numprocesses $(JOBS) --dist loadscope --no-loadscope-reorder
 UV = tools/uv.sh
 RUN = $(UV) run --frozen --extra $(EXTRA) --extra image
 CHECKS = check-lock check-format check-lint check-types check-imports check-docs check-shell

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
     from .e2e.daemon import Daemon
@@ -26,23 +28,34 @@ settings.load_profile("exo")
 
 StartDaemon = Callable[..., "Daemon"]
 
-# What takes longest is begun first, so that no process is left alone with it at the end.
+# What takes longest is begun first, so that no process is left alone with it at the end. All of the
+# network lab is one piece, since its clusters measure who is alive by time.
 _FIRST = ("lan",)
 
 
-@pytest.hookimpl(tryfirst=True)
+def piece_of(node_id: str) -> str:
+    """The tests that one process runs, one after the other: those of a file share what its fixtures
+    make."""
+    file, _, _ = node_id.partition("::")
+    room = file.removeprefix("tests/").split("/")[0]
+    return room if room in _FIRST else file
+
+
+class Pieces(LoadScopeScheduling):
+    """Not by marks (`--dist loadgroup`): pytest 9.2 keeps xdist 3.8 from reading them
+    (https://github.com/pytest-dev/pytest-xdist/issues/1386)."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return piece_of(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Pieces:
+    return Pieces(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """How tests are spread over processes: a file is one piece, since what its fixtures make is
-    shared, and all of the network lab is one, since its clusters measure who is alive by time."""
-    root = Path(__file__).parent
-
-    def room(item: pytest.Item) -> str:
-        return item.path.relative_to(root).parts[0]
-
-    items.sort(key=lambda item: room(item) not in _FIRST)
-    for item in items:
-        group = room(item) if room(item) in _FIRST else str(item.path.relative_to(root))
-        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: piece_of(item.nodeid) not in _FIRST)
 
 
 # A context that no test lives to see the end of.

@@ -13,7 +13,7 @@ from exo.inference.kernels.build import build_test
 @pytest.mark.timeout(400)
 @pytest.mark.skipif(sys.platform != "linux", reason="The kernels are for Linux.")
 def test_no_access_outside_of_the_buffers_and_no_undefined_behaviour(tmp_path: Path):
-    flags = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g")
+    flags = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g1")
     # Each instruction set takes half a minute to compile: the widest has nearly all that those in
     # between do.
     between = {"avx512"} | (
