@@ -3,7 +3,7 @@
 #   make test JOBS=1                           one test after the other
 #   make test EXTRA=cuda13                     on another backend than this system's usual one
 EXTRA ?= $(if $(filter Darwin,$(shell uname -s)),metal,cpu)
-# How many test processes share the cores: most tests wait more than they compute.
+# How many test processes share the cores: two keep two cores busy, with the daemons they start.
 JOBS ?= 2
 SPREAD = --numprocesses $(JOBS) --dist loadscope --no-loadscope-reorder
 UV = tools/uv.sh

@@ -17,6 +17,7 @@ from typing import Any, Self, cast
 import mlx.core as mx
 import numpy as np
 
+from benchmarks.pinned import on_core
 from exo.inference.kernels.use import use_kernels
 from exo.inference.mlx.loading import open_whole
 
@@ -31,35 +32,34 @@ class Work:
 
 
 class BarePipeline:
-    """Two stages with a core each, or, with no `cut`, one process with the first core. Needs
-    Linux."""
+    """Two stages with a core each, or, with no `cut`, one process with the first core."""
 
     def __init__(self, folder: Path, cut: int | None, environment: dict[str, str]) -> None:
-        # One that is forked would have the threads' state of this process and not the threads.
-        context = multiprocessing.get_context("spawn")
-        bounds = [slice(0, cut), slice(cut, None)] if cut else [slice(0, None)]
-        links = context.Pipe() if cut else (None,)
+        self._folder = folder
+        self._bounds = [slice(0, cut), slice(cut, None)] if cut else [slice(0, None)]
         self._environment = environment
         self._processes: list[Any] = []
         self._controls: list[Connection] = []
-        for own, link in zip(bounds, links, strict=True):
-            ours, theirs = context.Pipe()
-            self._controls.append(ours)
-            self._processes.append(
-                context.Process(target=_serve, args=(folder, own, link, theirs), daemon=True)
-            )
 
     def __enter__(self) -> Self:
-        everywhere, before = os.sched_getaffinity(0), dict(os.environ)
-        cores = sorted(everywhere)
+        # One that is forked would have the threads' state of this process and not the threads.
+        context = multiprocessing.get_context("spawn")
+        links = context.Pipe() if len(self._bounds) == 2 else (None,)
+        before = dict(os.environ)
         os.environ.update(self._environment)
         try:
-            for at, process in enumerate(self._processes):
-                # Inherited: MLX and BLAS count the cores when they are imported.
-                os.sched_setaffinity(0, {cores[at % len(cores)]})
-                process.start()
+            for at, (own, link) in enumerate(zip(self._bounds, links, strict=True)):
+                ours, theirs = context.Pipe()
+                args = (self._folder, own, link, theirs)
+                process = context.Process(target=_serve, args=args, daemon=True)
+                with on_core(at):
+                    process.start()
+                # Else nobody would be told when it ends.
+                for end in filter(None, (link, theirs)):
+                    end.close()
+                self._processes.append(process)
+                self._controls.append(ours)
         finally:
-            os.sched_setaffinity(0, everywhere)
             os.environ.clear()
             os.environ.update(before)
         return self
@@ -70,7 +70,11 @@ class BarePipeline:
             process.join()
 
     def rate(self, work: Work) -> float:
-        """Rows per second through all layers."""
+        """Rows per second through all layers.
+
+        Raises:
+            EOFError: a process has ended; it said why.
+        """
         for control in self._controls:
             control.send(work)
         seconds = [cast("float", control.recv()) for control in self._controls]

@@ -49,7 +49,6 @@ class Pieces(LoadScopeScheduling):
         return piece_of(nodeid)
 
 
-@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Pieces:
     return Pieces(config, log)
 
