@@ -3,17 +3,21 @@
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import combinations, permutations
+from math import inf
 from unittest import mock
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from exo.cluster.placement import LayerRange, NodeResources, Objective, Wanted, options, place
 from exo.cluster.placement import pipeline as pipeline_module
+from exo.cluster.placement.bound import Bound
 from exo.cluster.placement.memory import Cast, Sizes
 from exo.cluster.placement.pipeline import pipelines, sizes
 from exo.cluster.placement.plan import Ask, Planned, Share, plan
+from exo.cluster.placement.problem import Tables
+from exo.cluster.placement.split import Split, best_of, best_split
 from exo.cluster.state import InstanceMeta, LinkInfo, Placement, Sharding
 from exo.errors import ModelNotFound, PlacementImpossible
 from exo.models.card import ModelCard
@@ -411,6 +415,56 @@ def test_balance_costs_a_tenth_at_most(made):
         if isinstance(each, Planned):
             best = min(p.seconds for p in every_pipeline(ask, nodes, size))
             assert each.seconds <= best * 1.1 * (1 + 1e-9)
+
+
+@settings(max_examples=100, deadline=None)
+@given(clusters())
+def test_within_that_tenth_the_slowest_stage_is_as_fast_as_can_be(made):
+    """For the order of nodes that is fastest, to the two hundredths that are looked for."""
+    model, nodes, links = made
+    ask = Ask(model, Wanted(context_length=512), links)
+    for size, each in pipelines(ask, nodes, 2, len(nodes)).items():
+        if isinstance(each, Planned):
+            order = [shard.node_id for shard in each.placement.shards]
+            every = [
+                p
+                for p in every_pipeline(ask, nodes, size)
+                if [shard.node_id for shard in p.placement.shards] == order
+            ]
+            most = min(p.seconds for p in every) * 1.1
+            least = min(p.slowest for p in every if p.seconds <= most)
+            assert each.slowest <= least * 1.03
+
+
+@settings(max_examples=150, deadline=None)
+@given(clusters(), st.floats(0.5, 4))
+def test_no_split_takes_less_than_its_bound(made, times):
+    model, nodes, links = made
+    ask = Ask(model, Wanted(context_length=512), links)
+    problem = Tables(ask.sizes, ask.steps, nodes, ask.links, ask.rows).problem(512)
+    size = min(len(problem.nodes), problem.pieces)
+    assume(size >= problem.least_nodes)
+    roomy = [
+        order
+        for order in permutations(range(len(problem.nodes)), size)
+        if sum(problem.stages[node].room for node in order) >= problem.pieces
+    ]
+    found: list[Split] = []
+    for order in roomy:
+        bound, best = Bound(problem, order), best_split(problem, order)
+        if best is None:
+            continue
+        found.append(best)
+        assert bound.seconds() <= best.seconds
+        limit = best.slowest * times
+        within = best_split(problem, order, limit)
+        assert bound.seconds(limit) <= (within.seconds if within else inf)
+        for split in filter(None, (best, within)):
+            assert bound.step(split.seconds, best.slowest * 4) <= split.slowest
+        piece = max(problem.stages[node].cheapest[1] for node in order)
+        assert piece - best.slowest / 1000 <= bound.step(inf, best.slowest) <= best.slowest
+    best = best_of(problem, roomy)
+    assert (best and best.seconds) == min((split.seconds for split in found), default=None)
 
 
 @settings(max_examples=100, deadline=None)

@@ -113,23 +113,21 @@ class Links:
 
     def between(self, sender: NodeResources, receiver: NodeResources) -> tuple[float, float]:
         """Seconds until the activations of one token are there, and until a token's id is."""
-        return self._seconds(sender, *self.measured(sender, receiver))
+        latency, bandwidth = self.measured(sender, receiver)
+        token = latency / 2 + _SOCKETS
+        return token + self._size[sender.on_cpu] / bandwidth, token
 
     def tables(self, nodes: Sequence[NodeResources]) -> tuple[Table, Table]:
         """Both of `between` for each pair of nodes; there is no hop from a node to itself."""
         hops, tokens = [[inf] * len(nodes) for _ in nodes], [[0.0] * len(nodes) for _ in nodes]
+        sizes = [self._size[node.on_cpu] for node in nodes]
         for i, one in enumerate(nodes):
             for j, other in enumerate(nodes[:i]):
-                link = self.measured(one, other)
-                hops[i][j], tokens[i][j] = self._seconds(one, *link)
-                hops[j][i], tokens[j][i] = self._seconds(other, *link)
+                latency, bandwidth = self.measured(one, other)
+                token = tokens[i][j] = tokens[j][i] = latency / 2 + _SOCKETS
+                hops[i][j] = token + sizes[i] / bandwidth
+                hops[j][i] = token + sizes[j] / bandwidth
         return hops, tokens
-
-    def _seconds(
-        self, sender: NodeResources, latency: float, bandwidth: float
-    ) -> tuple[float, float]:
-        token = latency / 2 + _SOCKETS
-        return token + self._size[sender.on_cpu] / bandwidth, token
 
     def measured(self, sender: NodeResources, receiver: NodeResources) -> tuple[float, float]:
         """Seconds of a round trip, and bytes/s."""

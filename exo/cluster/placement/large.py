@@ -3,8 +3,9 @@ single ones, judged by an estimate; their order by the nearest next and exchange
 cuts by `split`, exact for that order.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from heapq import nsmallest
+from itertools import islice
 
 from exo.cluster.placement.problem import Problem
 from exo.cluster.placement.split import INFINITE
@@ -16,7 +17,7 @@ _OUTSIDE = 16
 # Orders longer than this keep what the nearest next gives.
 _EXCHANGED = 24
 
-Judge = Callable[[Sequence[int]], float]
+Kind = tuple[float, int]  # Seconds for a piece, and room for pieces.
 
 
 class Estimates:
@@ -31,77 +32,100 @@ class Estimates:
             (stage.modes[0].busy if throughput else stage.modes[0].seconds)[-1] / pieces
             for stage in problem.stages
         ]
-        self.nearest = [min(row) for row in problem.hop]
+        self._kinds = list(zip(self.pace, self.room, strict=True))
+        self._nearest = [min(row) for row in problem.hop]
+        self._by_pace = sorted(range(len(self.pace)), key=lambda i: (self.pace[i], i))
+        self._hops_to = list(zip(*problem.hop, strict=True))
 
     def choose(self, size: int, near: Sequence[int]) -> tuple[int, ...]:
         """So many nodes that together promise the least seconds, among them perhaps those of
         `near`, the choice for another number."""
         everyone = range(len(self.room))
         seeds = [
-            sorted(everyone, key=lambda i: (self.pace[i] + self.nearest[i] / self.room[i], i)),
+            sorted(everyone, key=lambda i: (self.pace[i] + self._nearest[i] / self.room[i], i)),
             sorted(everyone, key=lambda i: (-self.room[i], self.pace[i], i)),
             [*near, *(i for i in everyone if i not in near)],
         ]
-        chosen = min((tuple(sorted(seed[:size])) for seed in seeds), key=self.judge)
-        best = self.judge(chosen)
+        tried = [tuple(sorted(seed[:size])) for seed in seeds]
+        best, chosen = min((self._seconds(each, self._hops(each)), each) for each in tried)
         for _ in range(_ROUNDS):
-            better = min(self._exchanges(chosen), key=self.judge, default=chosen)
-            if (value := self.judge(better)) >= best:
+            seconds, goer, comer = min(self._exchanges(chosen), default=(INFINITE, 0, 0))
+            if seconds >= best:
                 break
-            chosen, best = better, value
+            best, chosen = seconds, tuple(sorted({*chosen, comer} - {goer}))
         return chosen
 
     def room_of(self, chosen: Sequence[int]) -> int:
         """How many pieces these nodes can hold at most."""
         return sum(map(self.room.__getitem__, chosen))
 
-    def judge(self, chosen: Sequence[int]) -> float:
-        """An estimate of the seconds of a pipeline over these nodes; of too little room, more than
-        any that fit."""
+    def _seconds(self, chosen: Sequence[int], hops: float) -> float:
+        """An estimate for a pipeline over these nodes, whose hops take so many seconds; of too
+        little room, more than any that fit."""
         pieces, room = self._problem.pieces, self.room_of(chosen)
         if room < pieces:
             return 1e9 * (pieces - room)
-        work = self._level(chosen) if self._throughput else self._fill(chosen)
-        if len(chosen) > _INSIDE:
-            hops = sum(map(self.nearest.__getitem__, chosen))
-        else:
-            rows = (self._problem.hop[i] for i in chosen)
-            hops = sum([min(map(row.__getitem__, chosen)) for row in rows])
-        return work + (hops * 1e-3 if self._throughput else hops)
+        kinds = [self._kinds[i] for i in chosen]
+        return self._level(kinds) + hops * 1e-3 if self._throughput else self._fill(kinds) + hops
 
-    def _fill(self, chosen: Sequence[int]) -> float:
+    def _fill(self, kinds: Collection[Kind]) -> float:
         """The fastest take what they can hold, the others one piece each."""
-        left, seconds = self._problem.pieces - len(chosen), 0.0
-        for i in sorted(chosen, key=self.pace.__getitem__):
-            taken = min(self.room[i] - 1, left)
+        left, seconds = self._problem.pieces - len(kinds), 0.0
+        for pace, room in sorted(kinds):
+            taken = min(room - 1, left)
             left -= taken
-            seconds += (taken + 1) * self.pace[i]
+            seconds += (taken + 1) * pace
         return seconds
 
-    def _level(self, chosen: Sequence[int]) -> float:
+    def _level(self, kinds: Collection[Kind]) -> float:
         """All are busy for equally long, but for those that are full before."""
-        left, rate, level = self._problem.pieces, sum(1 / self.pace[i] for i in chosen), 0.0
-        for i in sorted(chosen, key=lambda i: self.room[i] * self.pace[i]):
+        left, rate, level = self._problem.pieces, sum(1 / pace for pace, _ in kinds), 0.0
+        for full, pace, room in sorted((room * pace, pace, room) for pace, room in kinds):
             level = left / rate
-            if level <= self.room[i] * self.pace[i]:
+            if level <= full:
                 break
-            left -= self.room[i]
-            rate -= 1 / self.pace[i]
+            left -= room
+            rate -= 1 / pace
         return level
 
-    def _exchanges(self, chosen: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    def _hops(self, chosen: Sequence[int]) -> float:
+        """Seconds of one hop from each of these nodes: to the nearest of them, or if they are
+        many, of all nodes."""
+        if len(chosen) > _INSIDE:
+            return sum(map(self._nearest.__getitem__, chosen))
+        return sum(self._nearest_of(chosen))
+
+    def _nearest_of(self, chosen: Sequence[int]) -> list[float]:
+        return [min(map(self._problem.hop[i].__getitem__, chosen)) for i in chosen]
+
+    def _exchanges(self, chosen: Sequence[int]) -> Iterator[tuple[float, int, int]]:
+        """The estimate with one node less and one more, and which these are."""
+        hop, to, few = self._problem.hop, self._hops_to, len(chosen) <= _INSIDE
+        goers, comers = self._worth_exchanging(chosen)
+        for goer in goers:
+            staying = [i for i in chosen if i != goer]
+            hops = self._nearest_of(staying) if few else []
+            for comer in comers:
+                now = [*staying, comer]
+                if few:
+                    closer = map(min, hops, map(to[comer].__getitem__, staying))
+                    seconds = sum(closer) + min(map(hop[comer].__getitem__, staying))
+                else:
+                    seconds = self._hops(now)
+                yield self._seconds(now, seconds), goer, comer
+
+    def _worth_exchanging(self, chosen: Sequence[int]) -> tuple[Iterable[int], Iterable[int]]:
+        """Nodes inside that are slow or far, and nodes outside that are fast or near."""
         inside = set(chosen)
         outside = [i for i in range(len(self.room)) if i not in inside]
-        comers = set(nsmallest(_OUTSIDE // 2, outside, key=lambda i: (self.pace[i], i)))
-        comers |= set(nsmallest(_OUTSIDE // 2, outside, key=lambda i: self._distance(i, chosen)))
+        comers = list(islice((i for i in self._by_pace if i not in inside), _OUTSIDE // 2))
+        comers += nsmallest(_OUTSIDE // 2, outside, key=lambda i: self._distance(i, chosen))
         goers = nsmallest(_INSIDE, chosen, key=lambda i: (-self.pace[i], i))
         goers += nsmallest(_INSIDE // 2, chosen, key=lambda i: -self._distance(i, chosen))
-        for goer in dict.fromkeys(goers):
-            for comer in sorted(comers):
-                yield tuple(sorted((inside - {goer}) | {comer}))
+        return dict.fromkeys(goers), dict.fromkeys(comers)
 
     def _distance(self, node: int, others: Sequence[int]) -> float:
-        return sum(self._problem.hop[node][other] for other in others)
+        return sum(map(self._problem.hop[node].__getitem__, others))
 
 
 def orders(problem: Problem, chosen: Sequence[int], pace: Sequence[float]) -> list[tuple[int, ...]]:
@@ -121,10 +145,9 @@ def orders(problem: Problem, chosen: Sequence[int], pace: Sequence[float]) -> li
 def _short_ring(problem: Problem, chosen: Sequence[int]) -> list[int]:
     best: tuple[float, list[int]] = (INFINITE, list(chosen))
     for first in chosen[:_INSIDE]:
-        ring, left = [first], set(chosen) - {first}
+        ring, left = [first], [i for i in chosen if i != first]
         while left:
-            row = problem.hop[ring[-1]]
-            ring.append(min(left, key=lambda i: (row[i], i)))
+            ring.append(min(left, key=problem.hop[ring[-1]].__getitem__))
             left.remove(ring[-1])
         best = min(best, (problem.path(ring), ring))
     length, ring = best

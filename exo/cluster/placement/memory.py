@@ -95,15 +95,18 @@ class Sizes:
         fits into `free` bytes, with so many tokens of keys and values; its own, if none does."""
         layers, per_token = self._layers[cast], self._kv[cast] // self.n_layers * tokens
         held = [layers[boundary] + per_token * boundary for boundary in boundaries]
-        within = boundaries[1]
-        # What a share that is not the first takes beside its layers: within the model, at its end.
-        beside = self.need(within, within, cast=cast).bytes(tokens)
-        at_end = self.need(self.n_layers, self.n_layers, cast=cast).bytes(tokens)
+
+        def beside(end: int) -> tuple[int, int]:
+            """Bytes of a share but for its layers: of the first, and of another."""
+            first = self.need(0, end, cast=cast).bytes(tokens) - layers[end] - per_token * end
+            return first, self.need(end, end, cast=cast).bytes(tokens)
+
+        within, at_end = beside(boundaries[1]), beside(self.n_layers)
         least, found = 0, [0]
         for place, end in enumerate(boundaries[1:], 1):
-            other = at_end if end == self.n_layers else beside
+            first, other = at_end if end == self.n_layers else within
             least = bisect_left(held, held[place] + other - free, least, place)
-            if least == 0 and self.need(0, end, cast=cast).bytes(tokens) > free:
+            if least == 0 and held[place] + first > free:
                 least = 1
             found.append(least)
         return found

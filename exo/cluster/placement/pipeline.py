@@ -7,7 +7,7 @@ from exo.cluster.placement.large import Estimates, orders
 from exo.cluster.placement.memory import Cast
 from exo.cluster.placement.plan import Ask, Planned, Share, gib, plan
 from exo.cluster.placement.problem import Problem, Tables
-from exo.cluster.placement.split import INFINITE, Split, balanced, best_split
+from exo.cluster.placement.split import INFINITE, Split, balanced, best_of, best_split
 from exo.cluster.placement.wanted import NodeResources, Objective
 from exo.errors import PlacementImpossible
 
@@ -75,10 +75,12 @@ def _search(problem: Problem, wanted: Iterable[int], objective: Objective) -> di
 
 def _few_fast(problem: Problem, wanted: Sequence[int]) -> dict[int, Split | None]:
     everyone = range(len(problem.nodes))
-    fast = fastest(problem, everyone, max(wanted))
-    return {
-        size: balanced(problem, order, _BALANCE) for size, order in fast.items() if size in wanted
-    }
+    found: dict[int, Split | None] = {}
+    for size, order in fastest(problem, everyone, max(wanted)).items():
+        if size in wanted:
+            best = best_split(problem, order)
+            found[size] = best and balanced(problem, best, _BALANCE)
+    return found
 
 
 def _few_steady(problem: Problem, wanted: Sequence[int]) -> dict[int, Split | None]:
@@ -102,11 +104,8 @@ def _many(problem: Problem, wanted: Sequence[int], *, throughput: bool) -> dict[
         if estimates.room_of(chosen) < problem.pieces:
             continue
         near = chosen
-        tried = (best_split(problem, o) for o in orders(problem, chosen, estimates.pace))
-        fits = [split for split in tried if split is not None]
-        if fits:
-            best = min(fits, key=lambda split: split.seconds)
-            found[size] = balanced(problem, best.order, slack)
+        if best := best_of(problem, orders(problem, chosen, estimates.pace)):
+            found[size] = balanced(problem, best, slack)
     return found
 
 

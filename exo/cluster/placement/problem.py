@@ -7,6 +7,7 @@ indices of their boundaries, so `[a, b)` is everything between boundary a and bo
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, pairwise
 from math import inf
 from operator import sub
@@ -47,6 +48,22 @@ class Stage:
 
     modes: tuple[Mode, ...]
     room: int
+
+    @cached_property
+    def cheapest(self) -> tuple[float, float]:
+        """What any piece takes at least, in seconds: of one token, and of a step with all rows."""
+        return (
+            min(min(map(sub, m.seconds[1:], m.seconds)) for m in self.modes),
+            min(min(map(sub, m.busy[1:], m.busy)) for m in self.modes),
+        )
+
+    @property
+    def last(self) -> tuple[float, float]:
+        """The same of the last piece."""
+        return (
+            min(m.seconds[-1] - m.seconds[-2] for m in self.modes),
+            min(m.busy[-1] - m.busy[-2] for m in self.modes),
+        )
 
     def spent(self, start: int, end: int) -> tuple[float, float]:
         """Seconds on a share that fits: of one token, and of a step with all rows."""

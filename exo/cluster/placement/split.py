@@ -1,14 +1,17 @@
-"""The best cuts for one order of nodes: dynamic programming over the boundaries, exact."""
+"""The best cuts for given orders of nodes: dynamic programming over the boundaries, exact."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from operator import add, sub
 
+from exo.cluster.placement.bound import Bound
 from exo.cluster.placement.problem import Problem, Stage
 
 INFINITE = float("inf")
 # How close to the best the slowest node's step is brought.
 _CLOSE = 0.02
+_NONE = (INFINITE,)
 Row = list[float]
 
 
@@ -25,7 +28,7 @@ class Split:
 
 def best_split(problem: Problem, order: Sequence[int], limit: float = INFINITE) -> Split | None:
     """The split with the least seconds per token in which no node's step takes longer than
-    `limit`; None if the shares do not fit."""
+    `limit`; None if there is none. Together the nodes have room, and there is a piece for each."""
     stages = [problem.stages[node] for node in order]
     row = entry = begin(problem)
     entries: list[Row] = []
@@ -46,22 +49,33 @@ def best_split(problem: Problem, order: Sequence[int], limit: float = INFINITE) 
     return _made(problem, order, cuts, problem.path(order))
 
 
-def balanced(problem: Problem, order: Sequence[int], slack: float) -> Split | None:
-    """Of the splits that take at most `slack` (a fraction) longer than the fastest, the one whose
-    slowest node is done first: stages that are equally busy serve several streams at once."""
-    best = best_split(problem, order)
-    if best is None or len(order) == 1:
-        return best
-    most = best.seconds * (1 + slack)
-    # As if the layers could be shared out in any part.
-    low = 1 / sum(1 / min(m.busy[-1] for m in problem.stages[node].modes) for node in order)
+def best_of(problem: Problem, orders: Iterable[Sequence[int]]) -> Split | None:
+    """The best split in any of these orders; those that cannot have it are not looked at."""
+    best: Split | None = None
+    bounds = ((Bound(problem, order).seconds(), order) for order in orders)
+    for seconds, order in sorted(bounds):
+        if best and seconds >= best.seconds:
+            break
+        split = best_split(problem, order)
+        if split and (best is None or split.seconds < best.seconds):
+            best = split
+    return best
+
+
+def balanced(problem: Problem, fastest: Split, slack: float) -> Split:
+    """Of the splits in the order of the fastest that take at most `slack` (a fraction) longer, the
+    one whose slowest node is done first: stages that are equally busy serve several streams at
+    once."""
+    best, most = fastest, fastest.seconds * (1 + slack)
+    low = Bound(problem, fastest.order).step(most, fastest.slowest)
+    limit = low * (1 + _CLOSE)
     while best.slowest - low > _CLOSE * best.slowest:
-        limit = (low + best.slowest) / 2
-        found = best_split(problem, order, limit)
+        found = best_split(problem, fastest.order, limit)
         if found is None or found.seconds > most:
             low = limit
         else:
             best = found
+        limit = (low + best.slowest) / 2
     return best
 
 
@@ -90,12 +104,18 @@ def extend(stage: Stage, entry: Row, reached: slice, span: slice, limit: float =
     first = reached.start
     done = [INFINITE] * len(entry)
     for mode in stage.modes:
-        waits = list(map(sub, entry[: reached.stop], mode.seconds))
-        best = [
-            min(waits[low if low > first else first : high], default=INFINITE)
-            for low, high in zip(mode.begins(span, limit), mode.beyond[span], strict=True)
-        ]
-        done[span] = map(min, done[span], map(add, best, mode.seconds[span]))
+        waits = list(map(sub, entry, mode.seconds))
+        begins, beyond = mode.begins(span, limit), mode.beyond[span]
+        if begins[-1] <= first:
+            # All that are reached are within every share.
+            up_to = [INFINITE, *accumulate(waits, min)]
+            least = [up_to[end] for end in beyond]
+        else:
+            least = [
+                min(waits[begin if begin > first else first : end] or _NONE)
+                for begin, end in zip(begins, beyond, strict=True)
+            ]
+        done[span] = map(min, done[span], map(add, least, mode.seconds[span]))
     return done
 
 
