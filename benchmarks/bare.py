@@ -70,7 +70,7 @@ class BarePipeline:
             process.join()
 
     def rate(self, work: Work) -> float:
-        """Rows per second through all layers.
+        """Rows per second through all layers, while both stages are at work.
 
         Raises:
             EOFError: a process has ended; it said why.
@@ -78,7 +78,7 @@ class BarePipeline:
         for control in self._controls:
             control.send(work)
         seconds = [cast("float", control.recv()) for control in self._controls]
-        return work.rows * work.groups * work.rounds / seconds[0]
+        return work.rows / seconds[0]
 
 
 def _serve(folder: Path, own: slice, link: Connection | None, control: Connection) -> None:
@@ -88,11 +88,7 @@ def _serve(folder: Path, own: slice, link: Connection | None, control: Connectio
     stage = _Stage(cast("Any", shard.stage.model).layers[own], width, link, first=own.start == 0)
     while True:
         work = cast("Work", control.recv())
-        # Once before the clock runs: the weights are read then.
-        stage.run(Work(work.rows, work.groups, 1))
-        begun = time.perf_counter()
-        stage.run(work)
-        control.send(time.perf_counter() - begun)
+        control.send(stage.run(work))
 
 
 class _Stage:
@@ -104,24 +100,28 @@ class _Stage:
         self._link = link
         self._first = first
 
-    def run(self, work: Work) -> None:
+    def run(self, work: Work) -> float:
+        """Seconds of a group's step, but for one round at the beginning, in which the stages fill
+        and the weights are read, and one at the end, in which they empty."""
         sampled = np.ones((work.rows, 1, self._width), np.float32)
-        steps = work.groups * work.rounds
-        if self._link is None:
-            for _ in range(steps):
+        steps = work.groups * (work.rounds + 2)
+        done: list[float] = []
+        for number in range(steps):
+            if self._link is None:
                 self._compute(sampled)
-        elif self._first:
-            for number in range(steps):
+            elif self._first:
                 if number >= work.groups:
                     self._link.recv_bytes()
                 self._link.send_bytes(self._compute(sampled).tobytes())
-            for _ in range(min(work.groups, steps)):
-                self._link.recv_bytes()
-        else:
-            for _ in range(steps):
+            else:
                 received = np.frombuffer(self._link.recv_bytes(), np.float32)
                 self._compute(received.reshape(sampled.shape))
                 self._link.send_bytes(sampled.tobytes())
+            done.append(time.perf_counter())
+        if self._link is not None and self._first:
+            for _ in range(work.groups):
+                self._link.recv_bytes()
+        return (done[-1 - work.groups] - done[work.groups - 1]) / (work.groups * work.rounds)
 
     def _compute(self, rows: Any) -> Any:
         hidden = mx.array(rows)

@@ -28,7 +28,7 @@ import psutil
 from benchmarks.bare import BarePipeline, Work
 from benchmarks.pinned import PinnedRanks
 from exo.device.blas import blas_environment
-from exo.inference.messages import Cancel, Load, RequestFailed, RingStats, Tokens
+from exo.inference.messages import Cancel, Finished, Load, RequestFailed, RingStats, Tokens
 from exo.inference.micro_batches import MicroBatches
 from exo.inference.mlx.engine import MlxEngine
 from tests.inference.ranks import Ranks
@@ -86,7 +86,20 @@ async def measure(ranks: Ranks, streams: int, tokens: int) -> float:
     rate = (sum(counts.values()) - before) / (time.perf_counter() - begun)
     for request_id in counts:
         head.process.send(Cancel(request_id=request_id))
+    await settled(ranks)
     return rate
+
+
+async def settled(ranks: Ranks) -> None:
+    """Return when the steps that were on their way are done: what is measured next would have to
+    share its cores with them."""
+    head = ranks.ranks[0]
+    seen, last = len(head.said), ranks.ask("last", max_tokens=1)
+    while True:
+        end = await head.wait_for((Finished, RequestFailed), seen)
+        if end.request_id == last:
+            return
+        seen = head.said.index(end, seen) + 1
 
 
 async def stats_of(ranks: Ranks, streams: int, rate: float) -> RingStats | None:
