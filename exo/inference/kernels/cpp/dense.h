@@ -14,23 +14,33 @@ namespace exo::EXO_ISA {
 constexpr int kPanel = 64;
 constexpr int kVectors = kPanel / kLanes;
 
-// How vectors of sixteen columns are read, for each of kSteps along K that lie together.
+// How a register of columns is read, for each of kSteps along K that lie together.
 template <class W>
 struct Columns {
   static constexpr int kSteps = 1;
-  static EXO_INLINE f32x16 read(const typename W::Stored* from, int vector, int) {
-    return W::read(from + vector * kLanes);
+  static EXO_INLINE Floats read(const typename W::Stored* from, int first, int) {
+    if constexpr (std::is_same_v<W, Float16>) return read_halves(from + first);
+    else return load<Floats>(from + first);
   }
 };
 
 template <>
 struct Columns<BFloat16> {
   static constexpr int kSteps = 2;
-  static EXO_INLINE f32x16 read(const uint16_t* from, int vector, int step) {
-    const u32x16 pairs = load<u32x16>(from + vector * 2 * kLanes);
-    return (f32x16)(step ? pairs & 0xffff0000 : pairs << 16);
+  static EXO_INLINE Floats read(const uint16_t* from, int first, int step) {
+    const Words pairs = load<Words>(from + 2 * first);
+    return (Floats)(step ? pairs & 0xffff0000 : pairs << 16);
   }
 };
+
+// Columns whose sums fit into the registers for so many rows, beside weights and activations.
+constexpr int columns_at_once(int rows) {
+#if defined(__AVX512F__)
+  return kPanel;
+#else
+  return rows == 1 ? kPanel : rows <= 3 ? kPanel / 2 : kPanel / 4;
+#endif
+}
 
 template <class W>
 struct DenseKernels {
@@ -54,22 +64,47 @@ struct DenseKernels {
   static EXO_INLINE void steps(
       const typename V::Stored* weights, const float* x, int64_t x_stride, int64_t width,
       f32x16* totals) {
+    constexpr int kColumns = columns_at_once(kRows);
+    float* to = reinterpret_cast<float*>(totals);
+    some_columns<kRows, V, kFetch>(weights, 0, x, x_stride, width, to);
+    // What was read for the first columns lies in the nearest cache.
+    for (int first = kColumns; first < kPanel; first += kColumns)
+      some_columns<kRows, V, false>(weights, first, x, x_stride, width, to);
+  }
+
+  template <int kRows, class V, bool kFetch>
+  static EXO_INLINE void some_columns(
+      const typename V::Stored* weights, int first, const float* x, int64_t x_stride,
+      int64_t width, float* totals) {
     constexpr int kSteps = Columns<V>::kSteps;
-    f32x16 sums[kRows][kVectors];
-    std::memcpy(sums, totals, sizeof(sums));
+    constexpr int kCount = columns_at_once(kRows) / kRegister;
+    Floats sums[kRows][kCount];
+#pragma GCC unroll 6
+    for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 16
+      for (int i = 0; i < kCount; ++i)
+        sums[r][i] = load<Floats>(totals + r * kPanel + first + i * kRegister);
     for (int64_t k = 0; k < width; k += kSteps, weights += kPanel * kSteps) {
       if constexpr (kFetch) fetch_ahead(weights, kPanel * kSteps * sizeof(*weights));
+#pragma GCC unroll 2
       for (int step = 0; step < kSteps; ++step) {
-        f32x16 w[kVectors];
-        for (int i = 0; i < kVectors; ++i) w[i] = Columns<V>::read(weights, i, step);
+        Floats w[kCount];
+#pragma GCC unroll 16
+        for (int i = 0; i < kCount; ++i)
+          w[i] = Columns<V>::read(weights, first + i * kRegister, step);
 #pragma GCC unroll 6
         for (int r = 0; r < kRows; ++r) {
-          const f32x16 one = splat(x[r * x_stride + k + step]);
-          for (int i = 0; i < kVectors; ++i) sums[r][i] = fma(one, w[i], sums[r][i]);
+          const Floats one = Floats{} + x[r * x_stride + k + step];
+#pragma GCC unroll 16
+          for (int i = 0; i < kCount; ++i) sums[r][i] = fma(one, w[i], sums[r][i]);
         }
       }
     }
-    std::memcpy(totals, sums, sizeof(sums));
+#pragma GCC unroll 6
+    for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 16
+      for (int i = 0; i < kCount; ++i)
+        store(totals + r * kPanel + first + i * kRegister, sums[r][i]);
   }
 
   static constexpr int kTile = 6;
@@ -91,7 +126,7 @@ struct DenseKernels {
     for (int64_t k = 0; k < width; k += kSteps, from += kPanel * kSteps) {
       fetch_ahead(from, kPanel * kSteps * sizeof(*from));
       for (int step = 0; step < kSteps; ++step, to += kPanel) {
-        for (int i = 0; i < kVectors; ++i) store(to + i * kLanes, Columns<W>::read(from, i, step));
+        for (int i = 0; i < kPanel; i += kRegister) store(to + i, Columns<W>::read(from, i, step));
       }
     }
   }

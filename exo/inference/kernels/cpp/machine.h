@@ -12,14 +12,15 @@ inline uint64_t read_memory(const void* from, int64_t bytes) {
   constexpr int64_t part = 1 << 20;
   std::atomic<uint64_t> total{0};
   Pool::shared().run(bytes / part, 1, [&](int64_t begin, int64_t end) {
-    u32x16 sums[4] = {};
+    Words sums[4] = {};
     const auto* at = static_cast<const uint8_t*>(from) + begin * part;
     for (int64_t i = 0; i < (end - begin) * part; i += 256) {
       fetch_ahead(at + i, 256);
-      for (int j = 0; j < 4; ++j) sums[j] ^= load<u32x16>(at + i + 64 * j);
+#pragma GCC unroll 16
+      for (int j = 0; j < 4 * kParts; ++j) sums[j % 4] ^= load<Words>(at + i + j * sizeof(Words));
     }
-    const u32x16 all = sums[0] ^ sums[1] ^ sums[2] ^ sums[3];
-    total += all[0] + all[15];
+    const Words all = sums[0] ^ sums[1] ^ sums[2] ^ sums[3];
+    total += all[0] + all[kRegister - 1];
   });
   return total;
 }
@@ -30,18 +31,20 @@ inline float multiply_in_registers(int64_t count, bool integers) {
   constexpr int kChains = 12;
   std::atomic<float> seen{0.0f};
   Pool::shared().run(64, 1, [&](int64_t begin, int64_t end) {
-    f32x16 floats[kChains] = {};
-    i32x16 sums[kChains] = {};
-    f32x16 factor = splat(0.5f);
-    i32x16 pairs = i32x16{} + 3;
+    Floats floats[kChains] = {};
+    Ints sums[kChains] = {};
+    Floats factor = Floats{} + 0.5f;
+    Ints pairs = Ints{} + 3;
     // Not to be computed once and for all.
     asm volatile("" : "+m"(factor), "+m"(pairs));
-    const f32x16 f = factor;
-    const i32x16 p = pairs;
-    for (int64_t i = 0; i < (end - begin) * count / 64 / kChains; ++i) {
+    const Floats f = factor;
+    const Ints p = pairs;
+    for (int64_t i = 0; i < (end - begin) * count * kParts / 64 / kChains; ++i) {
       if (integers) {
+#pragma GCC unroll 12
         for (int c = 0; c < kChains; ++c) sums[c] = dot2(sums[c], p, p);
       } else {
+#pragma GCC unroll 12
         for (int c = 0; c < kChains; ++c) floats[c] = fma(f, f, floats[c]);
       }
     }

@@ -23,25 +23,26 @@ struct Unit {
   static constexpr int64_t kBytes = int64_t(kPairs) * 2 * kBits * 2;
   static_assert((kBits != 3 && kBits != 5) || kPairs == 16);
 
+  // Each of these reads a register of columns; `from` is where the first of them lies in a plane.
   template <int kWidth>
-  static EXO_INLINE u32x16 plane(const uint8_t* from, int pair) {
+  static EXO_INLINE Words plane(const uint8_t* from, int pair) {
     constexpr int per_word = 16 / kWidth;
     constexpr uint32_t mask = ((1u << kWidth) - 1) * 0x10001u;
-    const u32x16 words = load<u32x16>(from + pair / per_word * 64);
+    const Words words = load<Words>(from + pair / per_word * 64);
     return (words >> (pair % per_word * kWidth)) & mask;
   }
 
-  static EXO_INLINE i32x16 pair(const uint8_t* from, int pair) {
+  static EXO_INLINE Ints pair(const uint8_t* from, int pair) {
     constexpr int64_t vector = int64_t(kPairs) * 4;  // bytes of a plane of 1 bit
     if constexpr (kTable) return look_up(plane<4>(from, pair), kFp4);
     if constexpr (kBits == 3)
-      return (i32x16)(plane<2>(from, pair) | plane<1>(from + 2 * vector, pair) << 2);
+      return (Ints)(plane<2>(from, pair) | plane<1>(from + 2 * vector, pair) << 2);
     else if constexpr (kBits == 5)
-      return (i32x16)(plane<4>(from, pair) | plane<1>(from + 4 * vector, pair) << 4);
+      return (Ints)(plane<4>(from, pair) | plane<1>(from + 4 * vector, pair) << 4);
     else if constexpr (kBits == 6)
-      return (i32x16)(plane<4>(from, pair) | plane<2>(from + 4 * vector, pair) << 4);
+      return (Ints)(plane<4>(from, pair) | plane<2>(from + 4 * vector, pair) << 4);
     else
-      return (i32x16)plane<kBits>(from, pair);
+      return (Ints)plane<kBits>(from, pair);
   }
 
   // Whether bytes can be taken from a plane as they lie there, and how far apart the pairs of a
@@ -49,13 +50,13 @@ struct Unit {
   static constexpr bool kPlain = !kTable && (kBits == 2 || kBits == 4 || kBits == 8);
   static constexpr int kApart = kPlain ? 8 / kBits : 1;
 
-  static EXO_INLINE u32x16 quad(const uint8_t* from, int quad) {
+  static EXO_INLINE Words quad(const uint8_t* from, int quad) {
     if constexpr (kPlain) {
       constexpr uint32_t mask = ((1u << kBits) - 1) * 0x01010101u;
-      const u32x16 words = load<u32x16>(from + quad / kApart * 64);
+      const Words words = load<Words>(from + quad / kApart * 64);
       return (words >> (quad % kApart * kBits)) & mask;
     } else {
-      const u32x16 even = (u32x16)pair(from, 2 * quad), odd = (u32x16)pair(from, 2 * quad + 1);
+      const Words even = (Words)pair(from, 2 * quad), odd = (Words)pair(from, 2 * quad + 1);
       return (even & 0x00ff00ff) | (odd & 0x00ff00ff) << 8;
     }
   }
@@ -89,24 +90,33 @@ struct Panel {
 
 template <int kRows>
 void tile(const Panel& panel, const Integers& x, int64_t g, int64_t first, f32x16* totals) {
-  i32x16 products[kRows][2] = {};
+  constexpr int kBoth = 2 * kParts;
+  Ints products[kRows][kBoth] = {};
   const int16_t* values = x.values_of(g, first);
   for (int64_t p = 0; p < panel.pairs; ++p) {
-    const int16_t* codes = panel.codes + p * 64;
-    const i32x16 left = load<i32x16>(codes), right = load<i32x16>(codes + 32);
+    Ints pairs[kRows];
 #pragma GCC unroll 12
-    for (int r = 0; r < kRows; ++r) {
-      const i32x16 pair = splat_pair(values + r * x.group + 2 * p);
-      products[r][0] = dot2(products[r][0], left, pair);
-      products[r][1] = dot2(products[r][1], right, pair);
+    for (int r = 0; r < kRows; ++r) pairs[r] = splat_pair(values + r * x.group + 2 * p);
+#pragma GCC unroll 8
+    for (int i = 0; i < kBoth; ++i) {
+      const Ints codes = load<Ints>(panel.codes + p * 64 + i * 2 * kRegister);
+#pragma GCC unroll 12
+      for (int r = 0; r < kRows; ++r) products[r][i] = dot2(products[r][i], codes, pairs[r]);
     }
   }
+  float* to = reinterpret_cast<float*>(totals);
+  const auto *scales = reinterpret_cast<const float*>(panel.scales),
+             *biases = reinterpret_cast<const float*>(panel.biases);
 #pragma GCC unroll 12
-  for (int r = 0; r < kRows; ++r) {
+  for (int r = 0; r < kRows; ++r, to += 2 * kLanes) {
     const float scale = x.scales_of(g, first)[r], sum = x.sums_of(g, first)[r];
-    for (int i = 0; i < 2; ++i) {
-      f32x16& total = totals[2 * r + i];
-      total = add_group(total, products[r][i], panel.scales[i], panel.biases[i], scale, sum);
+#pragma GCC unroll 8
+    for (int i = 0; i < kBoth; ++i) {
+      const int at = i * kRegister;
+      const Floats total = add_group(
+          load<Floats>(to + at), products[r][i], load<Floats>(scales + at),
+          load<Floats>(biases + at), scale, sum);
+      store(to + at, total);
     }
   }
 }
@@ -128,27 +138,38 @@ struct QuantizedKernels {
   // The sums over group g of some rows with one block.
   template <int kRows>
   static EXO_INLINE void sum_pairs(
-      const Integers& x, int64_t g, int64_t first, const uint8_t* from, i32x16* all) {
+      const Integers& x, int64_t g, int64_t first, const uint8_t* from, Ints (*all)[kParts]) {
     // More sums than rows, so that one product need not wait for the one before.
     constexpr int kSums = kRows == 1 ? 4 : kRows == 2 ? 2 : 1;
-    i32x16 sums[kRows][kSums] = {};
+    Ints sums[kRows][kSums][kParts] = {};
     const int16_t* values[kRows];
     for (int r = 0; r < kRows; ++r) values[r] = x.values_of(g, first + r);
     for (int64_t k = 0; k < x.group; k += kUnit, from += U::kBytes) {
       fetch_ahead(from, U::kBytes);
 #pragma GCC unroll 16
       for (int p = 0; p < kPairs; ++p) {
-        const i32x16 code = U::pair(from, p);
+        Ints codes[kParts];
+#pragma GCC unroll 4
+        for (int i = 0; i < kParts; ++i) codes[i] = U::pair(from + 4 * i * kRegister, p);
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) {
-          i32x16& to = sums[r][p % kSums];
-          to = dot2(to, code, splat_pair(values[r] + k + p * 2));
+          const Ints pair = splat_pair(values[r] + k + p * 2);
+#pragma GCC unroll 4
+          for (int i = 0; i < kParts; ++i) {
+            Ints& to = sums[r][p % kSums][i];
+            to = dot2(to, codes[i], pair);
+          }
         }
       }
     }
+#pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      all[r] = sums[r][0];
-      for (int s = 1; s < kSums; ++s) all[r] += sums[r][s];
+#pragma GCC unroll 4
+      for (int i = 0; i < kParts; ++i) {
+        all[r][i] = sums[r][0][i];
+#pragma GCC unroll 4
+        for (int s = 1; s < kSums; ++s) all[r][i] += sums[r][s][i];
+      }
     }
   }
 
@@ -158,15 +179,15 @@ struct QuantizedKernels {
 
   template <int kRows>
   static EXO_INLINE void sum_quads(
-      const Bytes& x, int64_t g, int64_t first, const uint8_t* from, i32x16* all) {
+      const Bytes& x, int64_t g, int64_t first, const uint8_t* from, Ints (*all)[kParts]) {
     constexpr int kSums = kRows == 1 ? 2 : 1;
-    i32x16 high[kRows][kSums] = {}, low[kRows][kSums] = {};
+    Ints high[kRows][kSums] = {}, low[kRows][kSums] = {};
     const int64_t at = x.at(g, first);
     for (int64_t k = 0; k < x.group; k += kUnit, from += U::kBytes) {
 #pragma GCC unroll 8
       for (int q = 0; q < kPairs / 2; ++q) {
         if (q % U::kApart == 0) fetch_ahead(from + q / U::kApart * 64, 64);
-        const u32x16 codes = U::quad(from, q);
+        const Words codes = U::quad(from, q);
 #pragma GCC unroll 4
         for (int r = 0; r < kRows; ++r) {
           const int64_t place = at + r * x.group + k + 4 * q;
@@ -177,7 +198,7 @@ struct QuantizedKernels {
     }
     for (int r = 0; r < kRows; ++r) {
       for (int s = 1; s < kSums; ++s) high[r][0] += high[r][s], low[r][0] += low[r][s];
-      all[r] = (high[r][0] << 8) + low[r][0];
+      all[r][0] = (high[r][0] << 8) + low[r][0];
     }
   }
 #else
@@ -193,21 +214,27 @@ struct QuantizedKernels {
     const int64_t codes = q.format.code_bytes(), stride = q.format.group_bytes();
     for (int64_t block = begin; block < end; ++block) {
       const uint8_t* from = q.packed + block * q.format.block_bytes(q.k);
-      f32x16 total[kRows] = {};
+      Floats total[kRows][kParts] = {};
       for (int64_t g = 0; g < groups; ++g, from += stride) {
         fetch_ahead(from + codes, stride - codes);
-        i32x16 products[kRows];
+        Ints products[kRows][kParts];
         if constexpr (kByBytes) sum_quads<kRows>(bytes, g, 0, from, products);
         else sum_pairs<kRows>(x, g, 0, from, products);
         const f32x16 scales = read_scales(q.format, from + codes, 0);
         f32x16 biases{};
         if constexpr (!kTable) biases = read_scales(q.format, from + codes, 1);
+#pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) {
-          total[r] = add_group(
-              total[r], products[r], scales, biases, *x.scales_of(g, r), *x.sums_of(g, r));
+          const float scale = *x.scales_of(g, r), sum = *x.sums_of(g, r);
+#pragma GCC unroll 4
+          for (int i = 0; i < kParts; ++i) {
+            total[r][i] = add_group(
+                total[r][i], products[r][i], part(scales, i), part(biases, i),
+                scale, sum);
+          }
         }
       }
-      for (int r = 0; r < kRows; ++r) write(q, r, block, total[r]);
+      for (int r = 0; r < kRows; ++r) write(q, r, block, load<f32x16>(total[r]));
     }
   }
 
@@ -237,7 +264,11 @@ struct QuantizedKernels {
     for (int64_t u = 0; u < to.pairs / kPairs; ++u) {
 #pragma GCC unroll 16
       for (int p = 0; p < kPairs; ++p) {
-        store(to.codes + (u * kPairs + p) * 64 + side * 32, U::pair(from + u * U::kBytes, p));
+        int16_t* codes = to.codes + (u * kPairs + p) * 64 + side * 32;
+#pragma GCC unroll 4
+        for (int i = 0; i < kParts; ++i) {
+          store(codes + i * 2 * kRegister, U::pair(from + u * U::kBytes + 4 * i * kRegister, p));
+        }
       }
     }
     unpack_scales(q, from, to, side);

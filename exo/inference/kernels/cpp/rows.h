@@ -87,10 +87,10 @@ struct Integers {
 };
 
 // The float32 sum of a product after one more group, of which `products` are the integers' sums.
-EXO_INLINE f32x16 add_group(
-    f32x16 total, i32x16 products, f32x16 scales, f32x16 biases, float x_scale, float x_sum) {
-  total = fma(to_float(products) * x_scale, scales, total);
-  return fma(biases, splat(x_sum), total);
+EXO_INLINE Floats add_group(
+    Floats total, Ints products, Floats scales, Floats biases, float x_scale, float x_sum) {
+  total = fma(__builtin_convertvector(products, Floats) * x_scale, scales, total);
+  return fma(biases, Floats{} + x_sum, total);
 }
 
 constexpr float kMostRounded = 32639.0f;

@@ -42,30 +42,50 @@ EXO_INLINE f32x16 splat(float x) {
 }
 
 // Two neighbouring int16 in all lanes.
-EXO_INLINE i32x16 splat_pair(const int16_t* from) {
-  int32_t pair;
-  std::memcpy(&pair, from, sizeof(pair));
-  return i32x16{} + pair;
+// What one register holds. Compilers keep wider vectors in memory, so loops that are to be fast add
+// up in these. Where a register holds all sixteen lanes, the types are the same.
+#if defined(__AVX512F__)
+constexpr int kRegister = 16;
+#elif defined(__AVX2__)
+constexpr int kRegister = 8;
+#else
+constexpr int kRegister = 4;
+#endif
+constexpr int kParts = kLanes / kRegister;
+using Floats = float __attribute__((vector_size(kRegister * 4)));
+using Ints = int32_t __attribute__((vector_size(kRegister * 4)));
+using Words = uint32_t __attribute__((vector_size(kRegister * 4)));
+
+// The register number i of sixteen lanes.
+EXO_INLINE Floats part(f32x16 v, int i) {
+  return load<Floats>(reinterpret_cast<const char*>(&v) + i * sizeof(Floats));
 }
 
-EXO_INLINE f32x16 to_float(i32x16 v) {
-  return __builtin_convertvector(v, f32x16);
+// Two neighbouring int16 in all lanes.
+EXO_INLINE Ints splat_pair(const int16_t* from) {
+  int32_t pair;
+  std::memcpy(&pair, from, sizeof(pair));
+  return Ints{} + pair;
 }
 
 // The halves and quarters that narrower registers hold.
 #if defined(__AVX512F__)
 
-EXO_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
-  return (f32x16)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+EXO_INLINE Floats fma(Floats a, Floats b, Floats c) {
+  return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 }
 
 // acc + a.low * b.low + a.high * b.high, with a and b pairs of int16 in each lane.
-EXO_INLINE i32x16 dot2(i32x16 acc, i32x16 a, i32x16 b) {
+EXO_INLINE Ints dot2(Ints acc, Ints a, Ints b) {
 #if defined(__AVX512VNNI__)
-  return (i32x16)_mm512_dpwssd_epi32((__m512i)acc, (__m512i)a, (__m512i)b);
+  return (Ints)_mm512_dpwssd_epi32((__m512i)acc, (__m512i)a, (__m512i)b);
 #else
-  return acc + (i32x16)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+  return acc + (Ints)_mm512_madd_epi16((__m512i)a, (__m512i)b);
 #endif
+}
+
+EXO_INLINE Floats read_halves(const void* from) {
+  return (Floats)_mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(from)));
 }
 
 EXO_INLINE f32x16 half_to_float(u16x16 v) {
@@ -77,10 +97,10 @@ EXO_INLINE u16x16 float_to_half(f32x16 v) {
 }
 
 // Words of 0..15 replaced by the entries of a table of sixteen int8.
-EXO_INLINE i32x16 look_up(u32x16 words, const int8_t* table) {
+EXO_INLINE Ints look_up(Words words, const int8_t* table) {
   const __m512i entries = _mm512_cvtepi8_epi16(
       _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table))));
-  return (i32x16)_mm512_permutexvar_epi16((__m512i)words, entries);
+  return (Ints)_mm512_permutexvar_epi16((__m512i)words, entries);
 }
 
 #elif defined(__AVX2__)
@@ -99,17 +119,16 @@ EXO_INLINE V whole(Halves h) {
   return load<V>(&h);
 }
 
-EXO_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
-  const Halves x = halves(a), y = halves(b), z = halves(c);
-  return whole<f32x16>(
-      {(__m256i)_mm256_fmadd_ps((__m256)x.low, (__m256)y.low, (__m256)z.low),
-       (__m256i)_mm256_fmadd_ps((__m256)x.high, (__m256)y.high, (__m256)z.high)});
+EXO_INLINE Floats fma(Floats a, Floats b, Floats c) {
+  return (Floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
 }
 
-EXO_INLINE i32x16 dot2(i32x16 acc, i32x16 a, i32x16 b) {
-  const Halves x = halves(a), y = halves(b);
-  return acc +
-      whole<i32x16>({_mm256_madd_epi16(x.low, y.low), _mm256_madd_epi16(x.high, y.high)});
+EXO_INLINE Ints dot2(Ints acc, Ints a, Ints b) {
+  return acc + (Ints)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+}
+
+EXO_INLINE Floats read_halves(const void* from) {
+  return (Floats)_mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(from)));
 }
 
 EXO_INLINE f32x16 half_to_float(u16x16 v) {
@@ -126,14 +145,12 @@ EXO_INLINE u16x16 float_to_half(f32x16 v) {
       _mm256_cvtps_ph((__m256)x.high, rounding), _mm256_cvtps_ph((__m256)x.low, rounding));
 }
 
-EXO_INLINE i32x16 look_up(u32x16 words, const int8_t* table) {
+EXO_INLINE Ints look_up(Words words, const int8_t* table) {
   // Entry 0 is 0, so the empty high bytes of the words stay empty; then the sign is spread.
   const __m256i entries =
       _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
-  const Halves x = halves(words);
-  const auto extend = [](__m256i v) { return _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8); };
-  return whole<i32x16>(
-      {extend(_mm256_shuffle_epi8(entries, x.low)), extend(_mm256_shuffle_epi8(entries, x.high))});
+  const __m256i found = _mm256_shuffle_epi8(entries, (__m256i)words);
+  return (Ints)_mm256_srai_epi16(_mm256_slli_epi16(found, 8), 8);
 }
 
 #elif defined(__aarch64__)
@@ -152,27 +169,18 @@ EXO_INLINE V whole(const Quarters& q) {
   return load<V>(&q);
 }
 
-EXO_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
-  const Quarters x = quarters(a), y = quarters(b), z = quarters(c);
-  Quarters out;
-  for (int i = 0; i < 4; ++i) {
-    out.at[i] = vreinterpretq_s32_f32(vfmaq_f32(
-        vreinterpretq_f32_s32(z.at[i]),
-        vreinterpretq_f32_s32(x.at[i]),
-        vreinterpretq_f32_s32(y.at[i])));
-  }
-  return whole<f32x16>(out);
+EXO_INLINE Floats fma(Floats a, Floats b, Floats c) {
+  return (Floats)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
 }
 
-EXO_INLINE i32x16 dot2(i32x16 acc, i32x16 a, i32x16 b) {
-  const Quarters x = quarters(a), y = quarters(b);
-  Quarters sum = quarters(acc);
-  for (int i = 0; i < 4; ++i) {
-    const int16x8_t p = vreinterpretq_s16_s32(x.at[i]), q = vreinterpretq_s16_s32(y.at[i]);
-    const int32x4_t low = vmull_s16(vget_low_s16(p), vget_low_s16(q));
-    sum.at[i] = vaddq_s32(sum.at[i], vpaddq_s32(low, vmull_high_s16(p, q)));
-  }
-  return whole<i32x16>(sum);
+EXO_INLINE Ints dot2(Ints acc, Ints a, Ints b) {
+  const int16x8_t p = (int16x8_t)a, q = (int16x8_t)b;
+  const int32x4_t low = vmull_s16(vget_low_s16(p), vget_low_s16(q));
+  return acc + (Ints)vpaddq_s32(low, vmull_high_s16(p, q));
+}
+
+EXO_INLINE Floats read_halves(const void* from) {
+  return (Floats)vcvt_f32_f16(load<float16x4_t>(from));
 }
 
 EXO_INLINE f32x16 half_to_float(u16x16 v) {
@@ -201,19 +209,25 @@ EXO_INLINE u16x16 float_to_half(f32x16 v) {
   return load<u16x16>(&out);
 }
 
-EXO_INLINE i32x16 look_up(u32x16 words, const int8_t* table) {
-  const int8x16_t entries = vld1q_s8(table);
-  Quarters x = quarters(words);
-  for (int i = 0; i < 4; ++i) {
-    const int8x16_t found = vqtbl1q_s8(entries, vreinterpretq_u8_s32(x.at[i]));
-    const int16x8_t wide = vshrq_n_s16(vshlq_n_s16(vreinterpretq_s16_s8(found), 8), 8);
-    x.at[i] = vreinterpretq_s32_s16(wide);
-  }
-  return whole<i32x16>(x);
+EXO_INLINE Ints look_up(Words words, const int8_t* table) {
+  const int8x16_t found = vqtbl1q_s8(vld1q_s8(table), (uint8x16_t)words);
+  return (Ints)vshrq_n_s16(vshlq_n_s16((int16x8_t)found, 8), 8);
 }
 
 #else
 #error "No vector instructions are known for this machine."
+#endif
+
+#if !defined(__AVX512F__)
+EXO_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
+  struct Registers {
+    Floats at[kParts];
+  };
+  const auto x = load<Registers>(&a), y = load<Registers>(&b);
+  auto sums = load<Registers>(&c);
+  for (int i = 0; i < kParts; ++i) sums.at[i] = fma(x.at[i], y.at[i], sums.at[i]);
+  return load<f32x16>(&sums);
+}
 #endif
 
 // Number formats in memory.
