@@ -18,6 +18,13 @@ constexpr float kNegative = -std::numeric_limits<float>::infinity();
 // Rows (a query of one head each) that share keys and values are computed together.
 constexpr int64_t kRowsAtOnce = 32;
 
+// Sums of sixteen lanes that the registers hold beside what is added to them.
+#if defined(__AVX512F__)
+constexpr int kMostSums = 16;
+#else
+constexpr int kMostSums = 4;
+#endif
+
 struct AttentionRow {
   const float* query;
   float* out;
@@ -41,15 +48,22 @@ struct AttentionTile {
   // Scores of sixteen keys, of which `width` exist, for kRows rows.
   template <int kRows>
   EXO_INLINE void scores(int64_t row, const f32x16* columns, int64_t key, int width) {
-    f32x16 sums[kRows] = {};
+    Floats sums[kRows][kParts] = {};
     for (int64_t d = 0; d < a.size; ++d) {
+      Floats keys[kParts];
+#pragma GCC unroll 4
+      for (int i = 0; i < kParts; ++i) keys[i] = part(columns[d], i);
+#pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
-        sums[r] = fma(columns[d], splat(rows[row + r].query[d]), sums[r]);
+        const Floats query = Floats{} + rows[row + r].query[d];
+#pragma GCC unroll 4
+        for (int i = 0; i < kParts; ++i) sums[r][i] = fma(keys[i], query, sums[r][i]);
       }
     }
+#pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       float* to = rows[row + r].scores + key;
-      const f32x16 v = sums[r] * a.scale;
+      const f32x16 v = load<f32x16>(sums[r]) * a.scale;
       if (width == kLanes) store(to, v);
       else write_some<Float32>(to, v, width);
     }
@@ -65,8 +79,11 @@ struct AttentionTile {
         load_columns<F>(keys + key * a.k_strides[2] + d, a.k_strides[2], width, columns + d);
       }
       int64_t row = 0;
-      for (; row + 8 <= count; row += 8) scores<8>(row, columns, key, width);
+      if constexpr (kMostSums >= 8) {
+        for (; row + 8 <= count; row += 8) scores<8>(row, columns, key, width);
+      }
       for (; row + 4 <= count; row += 4) scores<4>(row, columns, key, width);
+      for (; row + 2 <= count; row += 2) scores<2>(row, columns, key, width);
       for (; row < count; ++row) scores<1>(row, columns, key, width);
     }
   }
@@ -118,26 +135,31 @@ struct AttentionTile {
 
   template <int kRows, int kVectors>
   EXO_INLINE void outputs(int64_t row, int64_t d) {
-    f32x16 sums[kRows][kVectors] = {};
+    constexpr int kCount = kVectors * kParts;
+    Floats sums[kRows][kCount] = {};
     for (int64_t j = first; j < end; ++j) {
       const Stored* value = values + j * a.v_strides[2] + d;
       fetch_ahead(value, kVectors * kLanes * sizeof(Stored));
-      for (int i = 0; i < kVectors; ++i) {
-        const f32x16 v = F::read(value + i * kLanes);
-        for (int r = 0; r < kRows; ++r) {
-          sums[r][i] = fma(splat(rows[row + r].scores[j]), v, sums[r][i]);
-        }
+      Floats weights[kRows];
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) weights[r] = Floats{} + rows[row + r].scores[j];
+#pragma GCC unroll 16
+      for (int i = 0; i < kCount; ++i) {
+        const Floats v = F::read_part(value + i * kRegister);
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) sums[r][i] = fma(weights[r], v, sums[r][i]);
       }
     }
-    for (int r = 0; r < kRows; ++r) {
-      for (int i = 0; i < kVectors; ++i) store(rows[row + r].out + d + i * kLanes, sums[r][i]);
-    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 16
+      for (int i = 0; i < kCount; ++i) store(rows[row + r].out + d + i * kRegister, sums[r][i]);
   }
 
   template <int kRows>
   EXO_INLINE void row_outputs(int64_t row) {
     int64_t d = 0;
-    constexpr int kVectors = 16 / kRows < 4 ? 16 / kRows : 4;
+    constexpr int kVectors = kMostSums / kRows < 4 ? kMostSums / kRows : 4;
     constexpr int kWidth = kVectors * kLanes;
     for (; d + kWidth <= a.value_size; d += kWidth) outputs<kRows, kVectors>(row, d);
     for (; d < a.value_size; d += kLanes) outputs<kRows, 1>(row, d);
@@ -148,10 +170,11 @@ struct AttentionTile {
     for (int64_t row = 0; row < count; ++row) soften(rows[row]);
     int64_t row = 0;
     // More rows at once where every value has to be widened.
-    if constexpr (sizeof(Stored) < sizeof(float)) {
+    if constexpr (sizeof(Stored) < sizeof(float) && kMostSums >= 8) {
       for (; row + 8 <= count; row += 8) row_outputs<8>(row);
     }
     for (; row + 4 <= count; row += 4) row_outputs<4>(row);
+    for (; row + 2 <= count; row += 2) row_outputs<2>(row);
     for (; row < count; ++row) row_outputs<1>(row);
   }
 };

@@ -19,8 +19,7 @@ template <class W>
 struct Columns {
   static constexpr int kSteps = 1;
   static EXO_INLINE Floats read(const typename W::Stored* from, int first, int) {
-    if constexpr (std::is_same_v<W, Float16>) return read_halves(from + first);
-    else return load<Floats>(from + first);
+    return W::read_part(from + first);
   }
 };
 

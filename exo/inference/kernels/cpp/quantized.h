@@ -8,59 +8,12 @@
 #pragma once
 
 #include "bytes.h"
+#include "codes.h"
 #include "fetch.h"
 #include "quantized_tiles.h"
 #include "rows.h"
 
 namespace exo::EXO_ISA {
-
-// e2m1 numbers, doubled.
-alignas(16) constexpr int8_t kFp4[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
-
-// The codes of a unit of kPairs pairs along K, by sixteen columns: planes of 8, 4, 2 or 1 bits.
-template <int kBits, bool kTable, int kPairs>
-struct Unit {
-  static constexpr int64_t kBytes = int64_t(kPairs) * 2 * kBits * 2;
-  static_assert((kBits != 3 && kBits != 5) || kPairs == 16);
-
-  // Each of these reads a register of columns; `from` is where the first of them lies in a plane.
-  template <int kWidth>
-  static EXO_INLINE Words plane(const uint8_t* from, int pair) {
-    constexpr int per_word = 16 / kWidth;
-    constexpr uint32_t mask = ((1u << kWidth) - 1) * 0x10001u;
-    const Words words = load<Words>(from + pair / per_word * 64);
-    return (words >> (pair % per_word * kWidth)) & mask;
-  }
-
-  static EXO_INLINE Ints pair(const uint8_t* from, int pair) {
-    constexpr int64_t vector = int64_t(kPairs) * 4;  // bytes of a plane of 1 bit
-    if constexpr (kTable) return look_up(plane<4>(from, pair), kFp4);
-    if constexpr (kBits == 3)
-      return (Ints)(plane<2>(from, pair) | plane<1>(from + 2 * vector, pair) << 2);
-    else if constexpr (kBits == 5)
-      return (Ints)(plane<4>(from, pair) | plane<1>(from + 4 * vector, pair) << 4);
-    else if constexpr (kBits == 6)
-      return (Ints)(plane<4>(from, pair) | plane<2>(from + 4 * vector, pair) << 4);
-    else
-      return (Ints)plane<kBits>(from, pair);
-  }
-
-  // Whether bytes can be taken from a plane as they lie there, and how far apart the pairs of a
-  // quad are (`bytes.h`).
-  static constexpr bool kPlain = !kTable && (kBits == 2 || kBits == 4 || kBits == 8);
-  static constexpr int kApart = kPlain ? 8 / kBits : 1;
-
-  static EXO_INLINE Words quad(const uint8_t* from, int quad) {
-    if constexpr (kPlain) {
-      constexpr uint32_t mask = ((1u << kBits) - 1) * 0x01010101u;
-      const Words words = load<Words>(from + quad / kApart * 64);
-      return (words >> (quad % kApart * kBits)) & mask;
-    } else {
-      const Words even = (Words)pair(from, 2 * quad), odd = (Words)pair(from, 2 * quad + 1);
-      return (even & 0x00ff00ff) | (odd & 0x00ff00ff) << 8;
-    }
-  }
-};
 
 // The scales of sixteen columns, or, as the second of the two, their biases.
 EXO_INLINE f32x16 read_scales(const Format& f, const uint8_t* from, int which) {
@@ -94,14 +47,29 @@ void tile(const Panel& panel, const Integers& x, int64_t g, int64_t first, f32x1
   Ints products[kRows][kBoth] = {};
   const int16_t* values = x.values_of(g, first);
   for (int64_t p = 0; p < panel.pairs; ++p) {
-    Ints pairs[kRows];
-#pragma GCC unroll 12
-    for (int r = 0; r < kRows; ++r) pairs[r] = splat_pair(values + r * x.group + 2 * p);
+    const auto code = [&](int i) { return load<Ints>(panel.codes + p * 64 + i * 2 * kRegister); };
+    const auto pair = [&](int r) { return splat_pair(values + r * x.group + 2 * p); };
+    // Either all codes or the pairs of all rows are kept in registers: whichever are fewer.
+    if constexpr (kBoth < kRows) {
+      Ints codes[kBoth];
 #pragma GCC unroll 8
-    for (int i = 0; i < kBoth; ++i) {
-      const Ints codes = load<Ints>(panel.codes + p * 64 + i * 2 * kRegister);
+      for (int i = 0; i < kBoth; ++i) codes[i] = code(i);
 #pragma GCC unroll 12
-      for (int r = 0; r < kRows; ++r) products[r][i] = dot2(products[r][i], codes, pairs[r]);
+      for (int r = 0; r < kRows; ++r) {
+        const Ints one = pair(r);
+#pragma GCC unroll 8
+        for (int i = 0; i < kBoth; ++i) products[r][i] = dot2(products[r][i], codes[i], one);
+      }
+    } else {
+      Ints pairs[kRows];
+#pragma GCC unroll 12
+      for (int r = 0; r < kRows; ++r) pairs[r] = pair(r);
+#pragma GCC unroll 8
+      for (int i = 0; i < kBoth; ++i) {
+        const Ints one = code(i);
+#pragma GCC unroll 12
+        for (int r = 0; r < kRows; ++r) products[r][i] = dot2(products[r][i], one, pairs[r]);
+      }
     }
   }
   float* to = reinterpret_cast<float*>(totals);

@@ -219,10 +219,11 @@ EXO_INLINE Ints look_up(Words words, const int8_t* table) {
 #endif
 
 #if !defined(__AVX512F__)
+struct Registers {
+  Floats at[kParts];
+};
+
 EXO_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
-  struct Registers {
-    Floats at[kParts];
-  };
   const auto x = load<Registers>(&a), y = load<Registers>(&b);
   auto sums = load<Registers>(&c);
   for (int i = 0; i < kParts; ++i) sums.at[i] = fma(x.at[i], y.at[i], sums.at[i]);
@@ -244,14 +245,20 @@ EXO_INLINE u16x16 float_to_bfloat(f32x16 v) {
   return __builtin_convertvector((is_nan & nan) | (~is_nan & rounded), u16x16);
 }
 
+// Each reads sixteen numbers, or as many as a register holds.
 struct Float32 {
   using Stored = float;
+  static EXO_INLINE Floats read_part(const void* p) { return load<Floats>(p); }
   static EXO_INLINE f32x16 read(const void* p) { return load<f32x16>(p); }
   static EXO_INLINE void write(void* p, f32x16 v) { store(p, v); }
 };
 
 struct BFloat16 {
   using Stored = uint16_t;
+  static EXO_INLINE Floats read_part(const void* p) {
+    using Shorts = uint16_t __attribute__((vector_size(kRegister * 2)));
+    return (Floats)(__builtin_convertvector(load<Shorts>(p), Words) << 16);
+  }
   static EXO_INLINE f32x16 widen(u16x16 v) { return bfloat_to_float(v); }
   static EXO_INLINE f32x16 read(const void* p) { return widen(load<u16x16>(p)); }
   static EXO_INLINE void write(void* p, f32x16 v) { store(p, float_to_bfloat(v)); }
@@ -259,6 +266,7 @@ struct BFloat16 {
 
 struct Float16 {
   using Stored = uint16_t;
+  static EXO_INLINE Floats read_part(const void* p) { return read_halves(p); }
   static EXO_INLINE f32x16 widen(u16x16 v) { return half_to_float(v); }
   static EXO_INLINE f32x16 read(const void* p) { return widen(load<u16x16>(p)); }
   static EXO_INLINE void write(void* p, f32x16 v) { store(p, float_to_half(v)); }
@@ -309,26 +317,37 @@ EXO_INLINE float greatest(f32x16 v) {
 
 // e to the power of v, to 2 units in the last place; infinite above 88.72; 0 below -87.3, where
 // results would be subnormal. Cody and Waite's reduction and the polynomial of Cephes' expf.
-EXO_INLINE f32x16 exponential(f32x16 v) {
-  const f32x16 top = splat(88.72f), bottom = splat(-87.3f), magic = splat(12582912.0f);
-  const f32x16 x = select(v > top, top, select(v < bottom, bottom, v));
-  const f32x16 n = fma(x, splat(1.44269504088896341f), magic) - magic;
-  f32x16 r = fma(n, splat(-0.693359375f), x);
-  r = fma(n, splat(2.12194440e-4f), r);
-  f32x16 p = splat(1.9875691500e-4f);
-  p = fma(p, r, splat(1.3981999507e-3f));
-  p = fma(p, r, splat(8.3334519073e-3f));
-  p = fma(p, r, splat(4.1665795894e-2f));
-  p = fma(p, r, splat(1.6666665459e-1f));
-  p = fma(p, r, splat(5.0000001201e-1f));
+EXO_INLINE Floats exponential(Floats v) {
+  const auto all = [](float x) { return Floats{} + x; };
+  const auto choose = [](Ints where, Floats yes, Floats no) {
+    return (Floats)((where & (Ints)yes) | (~where & (Ints)no));
+  };
+  const Floats top = all(88.72f), bottom = all(-87.3f), magic = all(12582912.0f);
+  const Floats x = choose(v > top, top, choose(v < bottom, bottom, v));
+  const Floats n = fma(x, all(1.44269504088896341f), magic) - magic;
+  Floats r = fma(n, all(-0.693359375f), x);
+  r = fma(n, all(2.12194440e-4f), r);
+  Floats p = all(1.9875691500e-4f);
+  p = fma(p, r, all(1.3981999507e-3f));
+  p = fma(p, r, all(8.3334519073e-3f));
+  p = fma(p, r, all(4.1665795894e-2f));
+  p = fma(p, r, all(1.6666665459e-1f));
+  p = fma(p, r, all(5.0000001201e-1f));
   p = fma(p, r * r, r) + 1.0f;
   // In two steps: 2^128 is not a float.
-  const i32x16 power = __builtin_convertvector(n, i32x16), half = power >> 1;
-  const f32x16 result =
-      p * (f32x16)((half + 127) << 23) * (f32x16)((power - half + 127) << 23);
+  const Ints power = __builtin_convertvector(n, Ints), half = power >> 1;
+  const Floats result = p * (Floats)((half + 127) << 23) * (Floats)((power - half + 127) << 23);
   // Comparisons with NaN are false, so that NaN comes through.
-  const f32x16 ends = select(v > top, splat(__builtin_inff()), select(v == v, result, v));
-  return select(v < bottom, splat(0.0f), ends);
+  const Floats ends = choose(v > top, all(__builtin_inff()), choose(v == v, result, v));
+  return choose(v < bottom, all(0.0f), ends);
 }
+
+#if !defined(__AVX512F__)
+EXO_INLINE f32x16 exponential(f32x16 v) {
+  auto parts = load<Registers>(&v);
+  for (int i = 0; i < kParts; ++i) parts.at[i] = exponential(parts.at[i]);
+  return load<f32x16>(&parts);
+}
+#endif
 
 }  // namespace exo::EXO_ISA

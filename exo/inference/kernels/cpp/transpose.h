@@ -7,31 +7,28 @@ namespace exo::EXO_ISA {
 
 // One step of the transposition: blocks of kStep by kStep beside the diagonal change places.
 template <int kStep>
-EXO_INLINE void swap_blocks(f32x16* v) {
-  i32x16 first{}, second{};
+EXO_INLINE void swap_blocks(Floats* v) {
+  Ints first{}, second{};
 #pragma GCC unroll 16
-  for (int lane = 0; lane < kLanes; ++lane) {
-    first[lane] = lane & kStep ? kLanes + lane - kStep : lane;
-    second[lane] = lane & kStep ? kLanes + lane : lane + kStep;
+  for (int lane = 0; lane < kRegister; ++lane) {
+    first[lane] = lane & kStep ? kRegister + lane - kStep : lane;
+    second[lane] = lane & kStep ? kRegister + lane : lane + kStep;
   }
 #pragma GCC unroll 16
-  for (int i = 0; i < kLanes; ++i) {
+  for (int i = 0; i < kRegister; ++i) {
     if (i & kStep) continue;
-    const f32x16 a = v[i], b = v[i + kStep];
+    const Floats a = v[i], b = v[i + kStep];
     v[i] = __builtin_shuffle(a, b, first);
     v[i + kStep] = __builtin_shuffle(a, b, second);
   }
 }
 
-// Sixteen vectors become the columns of what they were the rows of.
-EXO_INLINE void transpose(f32x16* to) {
-  f32x16 v[kLanes];
-  std::memcpy(v, to, sizeof(v));
-  swap_blocks<8>(v);
-  swap_blocks<4>(v);
+// As many registers as each has lanes become the columns of what they were the rows of.
+EXO_INLINE void transpose(Floats* v) {
+  if constexpr (kRegister > 8) swap_blocks<8>(v);
+  if constexpr (kRegister > 4) swap_blocks<4>(v);
   swap_blocks<2>(v);
   swap_blocks<1>(v);
-  std::memcpy(to, v, sizeof(v));
 }
 
 #if defined(__AVX512F__)
@@ -89,10 +86,19 @@ EXO_INLINE void load_columns(
     return;
   }
 #endif
-  for (int i = 0; i < kLanes; ++i) {
-    columns[i] = i < count ? F::read(rows + i * stride) : f32x16{};
+  float* to = reinterpret_cast<float*>(columns);
+  for (int row = 0; row < kLanes; row += kRegister) {
+    for (int column = 0; column < kLanes; column += kRegister) {
+      Floats v[kRegister];
+#pragma GCC unroll 16
+      for (int i = 0; i < kRegister; ++i) {
+        v[i] = row + i < count ? F::read_part(rows + (row + i) * stride + column) : Floats{};
+      }
+      transpose(v);
+#pragma GCC unroll 16
+      for (int i = 0; i < kRegister; ++i) store(to + (column + i) * kLanes + row, v[i]);
+    }
   }
-  transpose(columns);
 }
 
 }  // namespace exo::EXO_ISA
