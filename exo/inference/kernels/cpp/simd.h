@@ -41,7 +41,6 @@ EXO_INLINE f32x16 splat(float x) {
   return f32x16{} + x;
 }
 
-// Two neighbouring int16 in all lanes.
 // What one register holds. Compilers keep wider vectors in memory, so loops that are to be fast add
 // up in these. Where a register holds all sixteen lanes, the types are the same.
 #if defined(__AVX512F__)
@@ -68,7 +67,7 @@ EXO_INLINE Ints splat_pair(const int16_t* from) {
   return Ints{} + pair;
 }
 
-// The halves and quarters that narrower registers hold.
+// What the compiler's extensions cannot say, for each instruction set.
 #if defined(__AVX512F__)
 
 EXO_INLINE Floats fma(Floats a, Floats b, Floats c) {
