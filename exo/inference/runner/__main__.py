@@ -27,6 +27,7 @@ from exo.inference.runner.alone import load_whole, serve_forever, tell_drafts, w
 from exo.inference.runner.drawing import draw_forever
 from exo.inference.runner.drawing_ring import DrawingRank
 from exo.inference.runner.grouped import GroupedRunner
+from exo.inference.runner.kept_index import keep_index
 from exo.inference.runner.link import Link, log
 from exo.inference.runner.ranked import RankedRunner
 from exo.inference.runner.service import Service
@@ -85,6 +86,7 @@ def main() -> None:
     log_to_daemon()
     link = Link(socket.socket(fileno=arguments.fd))
     threading.Thread(target=link.write_forever, name="writer", daemon=True).start()
+    keep_index()
     engine = make_engine(arguments.engine)
     link.send(Hello(pid=os.getpid(), engine=arguments.engine))
     link.silent = True  # A spare may wait for days; nobody reads its heartbeats.
