@@ -1,5 +1,6 @@
 """What transformers finds out about itself is kept, and is what it would find out again."""
 
+import json
 import os
 import subprocess
 import sys
@@ -52,12 +53,16 @@ def test_other_sources_are_scanned_anew(models: Path):
     assert len(scan.asked) == 3
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"of": 1}', '{"of": null, "index": 3}'])
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", '{"of": OF}', '{"of": OF, "index": 3}', '{"of": OF, "index": [[[], 3]]}'],
+)
 def test_what_cannot_be_read_is_made_again(models: Path, content: str):
     scan = Scan()
     kept(scan)(models, prefix="models")
     (file,) = (models.parent / "__pycache__").iterdir()
-    file.write_text(content)
+    of = json.loads(file.read_text())["of"]
+    file.write_text(content.replace("OF", json.dumps(of)))
     assert kept(scan)(models, prefix="models") == FOUND
     assert len(scan.asked) == 2
 

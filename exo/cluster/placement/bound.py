@@ -1,7 +1,7 @@
 """What every split over some nodes takes at least, found without looking at where the shares begin:
 as if any piece could go to any node, each for what the node's cheapest piece takes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import inf
 
 from exo.cluster.placement.problem import Problem
@@ -10,6 +10,20 @@ from exo.cluster.placement.problem import Problem
 _ROUNDING = 1e-9
 # How closely the least step is bounded.
 _HALVINGS = 12
+
+
+def filled(spare: int, nodes: Iterable[tuple[float, int]]) -> float:
+    """Seconds of a token where each of the nodes, fastest first, takes so long for a piece and has
+    so many at most. Each has one; they take what they can of the `spare` others. Infinite if that
+    is too little."""
+    left, seconds = spare, 0.0
+    for each, most in nodes:
+        if most < 1:
+            return inf
+        taken = min(most - 1, left)
+        left -= taken
+        seconds += (taken + 1) * each
+    return inf if left else seconds
 
 
 class Bound:
@@ -28,19 +42,15 @@ class Bound:
         )
 
     def seconds(self, limit: float = inf) -> float:
-        """Seconds of one token, where no node's step takes longer than `limit`: the fastest take
-        what they can, the others a piece each. Infinite if that is too little."""
-        left, seconds = self._spare, self._least
-        for each, busy, room, head in self._nodes:
-            most = room
-            if limit != inf and busy:
-                most = min(room, int((limit - head) / busy * (1 + _ROUNDING)))
-            if most < 1:
-                return inf
-            taken = min(most - 1, left)
-            left -= taken
-            seconds += (taken + 1) * each
-        return inf if left else seconds * (1 - _ROUNDING)
+        """Seconds of one token, where no node's step takes longer than `limit`; infinite
+        if they cannot hold all."""
+        able = [
+            (each, min(room, int((limit - head) / busy * (1 + _ROUNDING))))
+            if limit != inf and busy
+            else (each, room)
+            for each, busy, room, head in self._nodes
+        ]
+        return (self._least + filled(self._spare, able)) * (1 - _ROUNDING)
 
     def step(self, seconds: float, enough: float) -> float:
         """What the slowest node's step takes, where a token takes `seconds` at most; `enough` is a

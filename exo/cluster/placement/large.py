@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from heapq import nsmallest
 from itertools import islice
 
+from exo.cluster.placement.bound import filled
 from exo.cluster.placement.problem import Problem
 from exo.cluster.placement.split import INFINITE
 
@@ -66,16 +67,9 @@ class Estimates:
         if room < pieces:
             return 1e9 * (pieces - room)
         kinds = [self._kinds[i] for i in chosen]
-        return self._level(kinds) + hops * 1e-3 if self._throughput else self._fill(kinds) + hops
-
-    def _fill(self, kinds: Collection[Kind]) -> float:
-        """The fastest take what they can hold, the others one piece each."""
-        left, seconds = self._problem.pieces - len(kinds), 0.0
-        for pace, room in sorted(kinds):
-            taken = min(room - 1, left)
-            left -= taken
-            seconds += (taken + 1) * pace
-        return seconds
+        if self._throughput:
+            return self._level(kinds) + hops * 1e-3
+        return filled(pieces - len(kinds), sorted(kinds)) + hops
 
     def _level(self, kinds: Collection[Kind]) -> float:
         """All are busy for equally long, but for those that are full before."""

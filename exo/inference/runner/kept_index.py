@@ -62,7 +62,7 @@ def kept(scan: Scan) -> Scan:
             held = json.loads(file.read_bytes())
             if held["of"] == stamp:
                 return _from_json(held["index"])
-        except (OSError, ValueError, LookupError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             pass
         found = scan(module_path, prefix)
         if not sys.dont_write_bytecode:
@@ -96,5 +96,9 @@ def _write(file: Path, content: object) -> None:
     """In one step: several runners start at the same time."""
     file.parent.mkdir(exist_ok=True)
     part = file.with_name(f"{file.name}.{os.getpid()}")
-    part.write_text(json.dumps(content), encoding="utf-8")
-    part.replace(file)
+    try:
+        part.write_text(json.dumps(content), encoding="utf-8")
+        part.replace(file)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
