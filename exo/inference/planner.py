@@ -10,7 +10,7 @@ are worth more: a draft follows what is known.
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 from exo.errors import RingError
@@ -64,9 +64,10 @@ class PlannerOptions:
 _Taken = tuple[Course, list[_Drawn], str | None]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Flight:
-    """A step whose result has not come, and whose tokens it is to bring."""
+    """A step whose result has not come, and whose tokens it is to bring; when it was `sent`, and
+    whether it was `alone` then."""
 
     step: Step
     rows: tuple[Course, ...] = ()
@@ -155,7 +156,8 @@ class Planner:
             return None
         self._ops = []
         self._number += 1
-        self._flights.append(replace(flight, sent=now, alone=not self._flights))
+        flight.sent, flight.alone = now, not self._flights
+        self._flights.append(flight)
         return flight.step
 
     @property
@@ -191,6 +193,7 @@ class Planner:
         the draft is to be taken out of the caches. Or why nothing was."""
         found: list[_Taken] = []
         wrong: dict[int, int] = {}
+        failed = dict(result.failed)
         drawn = iter(zip(result.tokens, result.logprobs, strict=True))
         for row, draft in zip(flight.rows, flight.drafts or ((),) * len(flight.rows), strict=True):
             each = list(islice(drawn, 1 + len(draft)))
@@ -198,7 +201,7 @@ class Planner:
             if self._sequences.get(name) is not row:
                 continue
             right = agreed(draft, [token for token, _ in each], self._options.end_tokens)
-            found.append((row, each[: right + 1], result.failed.get(name)))
+            found.append((row, each[: right + 1], failed.get(name)))
             self.speculation.verified(name, len(draft), right)
             if right < len(draft):
                 wrong[name] = len(draft) - right

@@ -5,7 +5,7 @@ work; only layers and weights differ. A step with its tokens and operations is s
 (the activations) travels beside it.
 """
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import msgpack
 from pydantic import Field, TypeAdapter, ValidationError
@@ -149,32 +149,37 @@ class Step(Wire):
     work: Work | None = None
 
 
-class Chosen(Wire):
+class Chosen(NamedTuple):
     """The natural-log probability of a sampled token, and of the likeliest ones beside it."""
 
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
 
 
-class Result(Wire):
+class Result(NamedTuple):
     """What the last rank sampled: by row, empty if nothing was to be. `seconds` is what each rank
     computed for, in the order of the ranks. `failed` are the sequences whose grammar could not be
-    followed any further, and why: what was sampled for them is of no use."""
+    followed any further, and why: what was sampled for them is of no use.
+
+    A tuple, which is packed as it is: everyone waits while that is done."""
 
     number: int
     tokens: tuple[int, ...] = ()
     logprobs: tuple[Chosen | None, ...] = ()
     seconds: tuple[float, ...] = ()
-    failed: dict[int, str] = Field(default_factory=dict[int, str])
+    failed: tuple[tuple[int, str], ...] = ()
 
 
 _step: TypeAdapter[Step] = TypeAdapter(Step)
 _result: TypeAdapter[Result] = TypeAdapter(Result)
+# Kept, since each allocates a large buffer. Steps and results are the main thread's.
+_packer = msgpack.Packer()
 
 
 def pack(message: Step | Result) -> bytes:
     """A step or result as bytes."""
-    packed: bytes = msgpack.packb(message.model_dump(mode="python"))
+    plain = message if isinstance(message, Result) else message.model_dump(mode="python")
+    packed: bytes = _packer.pack(plain)
     return packed
 
 

@@ -88,7 +88,7 @@ class Ranks:
                 self.sampled[row] = next_token(self.tokens[row])
                 drawn.append(self.sampled[row])
         none = (None,) * len(drawn)
-        failed = {row: why for row, why in self.failed.items() if row in rows}
+        failed = tuple((row, why) for row, why in self.failed.items() if row in rows)
         seconds = (0.01 + self.per_row * len(rows),)
         return Result(
             number=number, tokens=tuple(drawn), logprobs=none, seconds=seconds, failed=failed

@@ -1,7 +1,8 @@
 """What carries a step and its tensors from rank to rank.
 
-A STEP frame is a map of the packed step, the tensors' shapes and the seconds that each rank took;
-their bytes follow it in the ring (`OverRing`), or go over `mx.distributed` (`OverGroup`).
+The body of a STEP frame is a list: the packed step, the tensors' shapes, and the seconds that each
+rank took. The tensors' bytes follow it in the ring (`OverRing`), or go over `mx.distributed`
+(`OverGroup`).
 """
 
 # pyright: reportUnknownMemberType=false
@@ -10,7 +11,7 @@ their bytes follow it in the ring (`OverRing`), or go over `mx.distributed` (`Ov
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from math import prod
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import mlx.core as mx
 import msgpack
@@ -21,14 +22,19 @@ from exo.inference.mlx.tensors import Shape, describe, dtype_of, from_buffer, to
 from exo.inference.ring.events import Ring
 from exo.inference.ring.frames import Frame, Kind
 
+# Kept, since each allocates a large buffer. Steps are the main thread's.
+_packer = msgpack.Packer()
+# What a list of three begins with.
+_FIELDS: bytes = _packer.pack_array_header(3)
+
 
 class Carrier(Protocol):
     """Raises RingError, from each method, when a neighbour is lost."""
 
     def send_step(
-        self, packed: bytes, tensors: Sequence[mx.array], seconds: Sequence[float]
+        self, begun: bytes, tensors: Sequence[mx.array], seconds: Sequence[float]
     ) -> None:
-        """Send a step to the next rank, with evaluated tensors."""
+        """Send a step to the next rank, with evaluated tensors. `begun` is of `begin_body`."""
         ...
 
     def tensors_of(self, frame: Frame, shapes: Sequence[Shape]) -> list[mx.array]:
@@ -48,9 +54,9 @@ class OverRing:
         self._life = life
 
     def send_step(
-        self, packed: bytes, tensors: Sequence[mx.array], seconds: Sequence[float]
+        self, begun: bytes, tensors: Sequence[mx.array], seconds: Sequence[float]
     ) -> None:
-        frame = Frame(Kind.STEP, _body(packed, tensors, seconds), to_buffers(tensors))
+        frame = Frame(Kind.STEP, _body(begun, seconds), to_buffers(tensors))
         self._ring.send(frame, self._life)
 
     def tensors_of(self, frame: Frame, shapes: Sequence[Shape]) -> list[mx.array]:
@@ -69,9 +75,9 @@ class OverGroup(OverRing):
         self._group = group
 
     def send_step(
-        self, packed: bytes, tensors: Sequence[mx.array], seconds: Sequence[float]
+        self, begun: bytes, tensors: Sequence[mx.array], seconds: Sequence[float]
     ) -> None:
-        self._ring.send(Frame(Kind.STEP, _body(packed, tensors, seconds)), self._life)
+        self._ring.send(Frame(Kind.STEP, _body(begun, seconds)), self._life)
         to = (self._group.rank() + 1) % self._group.size()
         with losses():
             for tensor in tensors:
@@ -95,9 +101,16 @@ class OverGroup(OverRing):
         return tensor
 
 
+def begin_body(packed: bytes, tensors: Sequence[mx.array]) -> bytes:
+    """What of a STEP frame's body is known before the tensors are evaluated, so that nobody waits
+    for it afterwards."""
+    begun: bytes = _FIELDS + _packer.pack(packed) + _packer.pack(describe(tensors))
+    return begun
+
+
 def step_frame(packed: bytes) -> Frame:
     """The frame of a step that has no tensors."""
-    return Frame(Kind.STEP, _body(packed, (), ()))
+    return Frame(Kind.STEP, _body(begin_body(packed, ()), ()))
 
 
 def read_step_frame(frame: Frame) -> tuple[bytes, list[Shape], list[float]]:
@@ -109,10 +122,10 @@ def read_step_frame(frame: Frame) -> tuple[bytes, list[Shape], list[float]]:
     if frame.kind is not Kind.STEP:
         raise RingError(f"A frame of kind {frame.kind.name} came where a step was due.")
     try:
-        body: dict[str, Any] = msgpack.unpackb(frame.body)
-        shapes = [(str(name), [int(size) for size in shape]) for name, shape in body["shapes"]]
-        return bytes(body["step"]), shapes, [float(value) for value in body["seconds"]]
-    except (ValueError, KeyError, TypeError, msgpack.UnpackException) as error:
+        packed, described, seconds = cast("list[Any]", msgpack.unpackb(frame.body))
+        shapes = [(str(name), [int(size) for size in shape]) for name, shape in described]
+        return bytes(packed), shapes, [float(value) for value in seconds]
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise RingError("A neighbour in the ring sent a step that cannot be read.") from error
 
 
@@ -127,7 +140,6 @@ def losses() -> Generator[None]:
         raise RingError(f"A rank is lost: {error}") from error
 
 
-def _body(packed: bytes, tensors: Sequence[mx.array], seconds: Sequence[float]) -> bytes:
-    body = {"step": packed, "shapes": describe(tensors), "seconds": list(seconds)}
-    packed_body: bytes = msgpack.packb(body)
-    return packed_body
+def _body(begun: bytes, seconds: Sequence[float]) -> bytes:
+    body: bytes = begun + _packer.pack(seconds)
+    return body

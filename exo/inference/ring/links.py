@@ -21,6 +21,8 @@ from exo.inference.ring.frames import HEADER, Frame, Kind, read_header
 _TLS = 0x16
 # A stranger may send what it likes before it is known; a hello is short.
 _MAX_HELLO = 1024
+# Less than this is read with what follows it.
+_SMALL = 16 * 1024
 
 
 class Link:
@@ -32,6 +34,9 @@ class Link:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
+        # What came beyond what was asked for: a small frame comes whole, in one call.
+        self._buffer = memoryview(bytearray(_SMALL))
+        self._ahead = self._buffer[:0]
         # Until this time of the monotonic clock nothing need come.
         self.silent_until = 0.0
 
@@ -66,19 +71,32 @@ class Link:
         self._connection.close()
 
     def _take(self, size: int) -> memoryview:
-        buffer = memoryview(bytearray(size))
+        """The next bytes, so many."""
+        taken = memoryview(bytearray(size))
         done = 0
         while done < size:
+            if not self._ahead and size - done >= _SMALL:
+                done += self._receive(taken[done:])
+                continue
+            if not self._ahead:
+                self._ahead = self._buffer[: self._receive(self._buffer)]
+            part = self._ahead[: size - done]
+            taken[done : done + len(part)] = part
+            self._ahead = self._ahead[len(part) :]
+            done += len(part)
+        return taken
+
+    def _receive(self, into: memoryview) -> int:
+        while True:
             try:
-                count = self._connection.recv_into(buffer[done:])
+                count = self._connection.recv_into(into)
             except TimeoutError:
                 if time.monotonic() < self.silent_until:
                     continue
                 raise
             if not count:
                 raise ConnectionResetError("it was closed")
-            done += count
-        return buffer
+            return count
 
 
 def dial(credentials: Credentials, spec: RingSpec, rank: int, patience: float) -> Link:

@@ -4,7 +4,16 @@ from hypothesis import strategies as st
 
 from exo.errors import RingError
 from exo.inference.ring.frames import HEADER, MAX_BODY, MAX_TENSORS, Frame, Kind, read_header
-from exo.inference.steps import Decode, Open, Result, Step, pack, unpack_result, unpack_step
+from exo.inference.steps import (
+    Chosen,
+    Decode,
+    Open,
+    Result,
+    Step,
+    pack,
+    unpack_result,
+    unpack_step,
+)
 from exo.inference.types import Sampling
 
 
@@ -45,12 +54,28 @@ STEP = Step(
     ops=(Open(sequence=1, sampling=Sampling(logit_bias={5: 1.0}), prompt_tokens=3),),
     work=Decode(group=0, positions=(2, 3), tokens=(4, -1)),
 )
+RESULT = Result(number=1, tokens=(3,), logprobs=(None,), seconds=(0.5, 0.25))
 
 
 def test_steps_and_results_cross_whole():
     assert unpack_step(pack(STEP)) == STEP
-    result = Result(number=1, tokens=(3,), logprobs=(None,), seconds=(0.5, 0.25))
-    assert unpack_result(pack(result)) == result
+    chosen = Chosen(logprob=-0.5, top=((3, -0.5), (9, -1.5)))
+    for logprobs in ((None, None), (chosen, None)):
+        result = Result(
+            1, tokens=(3, 4), logprobs=logprobs, seconds=(0.5, 0.25), failed=((4, "no"),)
+        )
+        found = unpack_result(pack(result))
+        assert found == result
+        assert [type(each) for each in found.logprobs] == [type(each) for each in logprobs]
+
+
+@given(st.binary(max_size=64) | st.integers(0, len(pack(RESULT))).map(lambda n: pack(RESULT)[:n]))
+def test_any_bytes_are_a_result_or_refused(body: bytes):
+    try:
+        result = unpack_result(body)
+    except RingError:
+        return
+    assert isinstance(result, Result)
 
 
 @given(st.binary(max_size=64) | st.integers(0, len(pack(STEP))).map(lambda n: pack(STEP)[:n]))
