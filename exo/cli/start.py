@@ -12,6 +12,7 @@ from typing import Annotated, Any, BinaryIO
 
 import typer
 
+from exo import importing
 from exo.cli import local
 from exo.cli.client import LOGS_HINT, JsonObject
 from exo.cli.cluster import warnings
@@ -197,8 +198,9 @@ class _Starter:
 
 def serve(flags: Mapping[str, Any], listener: _Terminal | _Starter) -> int:
     """Run the daemon in this process; its exit code."""
-    from exo import daemon  # noqa: PLC0415  only this command becomes the daemon
-    from exo.config import load_settings  # noqa: PLC0415
+    with importing.for_good():
+        from exo import daemon  # noqa: PLC0415  only this command becomes the daemon
+        from exo.config import load_settings  # noqa: PLC0415
 
     paths = local.find_paths()
     ready = False

@@ -66,8 +66,7 @@ _Taken = tuple[Course, list[_Drawn], str | None]
 
 @dataclass
 class _Flight:
-    """A step whose result has not come, and whose tokens it is to bring; when it was `sent`, and
-    whether it was `alone` then."""
+    """A step whose result has not come, and whose tokens it is to bring; was it sent `alone`?"""
 
     step: Step
     rows: tuple[Course, ...] = ()

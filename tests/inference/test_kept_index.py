@@ -32,14 +32,23 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_the_models_are_scanned_once(models: Path):
+@pytest.mark.parametrize(("path", "prefix"), [(".", "models"), ("__init__.py", None)])
+def test_the_models_are_scanned_once(models: Path, path: str, prefix: str | None):
     scan = Scan()
-    assert kept(scan)(models, prefix="models") == FOUND
-    again = kept(scan)(models, prefix="models")
+    assert kept(scan)(models / path, prefix) == FOUND
+    again = kept(scan)(models / path, prefix)
     assert again == FOUND
     assert len(scan.asked) == 1
     again[frozenset()]["models.more"] = set()
-    assert kept(scan)(models, prefix="models") == FOUND
+    assert kept(scan)(models / path, prefix) == FOUND
+
+
+def test_with_and_without_a_prefix_they_are_not_the_same(models: Path):
+    scan = Scan()
+    for _ in range(2):
+        kept(scan)(models, "models")
+        kept(scan)(models / "__init__.py")
+    assert scan.asked == [(models, "models"), (models / "__init__.py", None)]
 
 
 def test_other_sources_are_scanned_anew(models: Path):
@@ -87,22 +96,31 @@ def test_a_single_model_is_not_kept(models: Path):
     assert not (models.parent / "__pycache__").exists()
 
 
-def test_transformers_knows_the_same_of_itself():
+def test_transformers_knows_the_same_of_itself_and_reads_little():
     """In processes of its own: with the real scan, and with what is kept of it, twice."""
     code = (
         "import sys; from exo.inference.runner.kept_index import keep_index\n"
+        "read = []; sys.addaudithook(lambda event, about: event == 'open' and read.append(about))\n"
         "if sys.argv[1] == 'kept': keep_index()\n"
         "import transformers as t; from transformers import AutoTokenizer, LlamaConfig\n"
         "print(t.utils.import_utils.define_import_structure.__name__)\n"
-        "print(sorted((k, sorted(v)) for k, v in t._import_structure.items()))"
+        "print(sorted((k, sorted(v)) for k, v in t._import_structure.items()))\n"
+        "print(sorted((k, sorted(v)) for k, v in t.models._import_structure.items()))\n"
+        "print(sum(str(path).endswith('.py') for path, *_ in read))"
     )
 
-    def run(way: str) -> list[str]:
+    def run(way: str) -> tuple[list[str], int]:
         done = subprocess.run(
             [sys.executable, "-c", code, way], capture_output=True, text=True, check=True
         )
-        return done.stdout.splitlines()
+        *said, files = done.stdout.splitlines()
+        return said, int(files)
 
-    (plain, known), first, second = run("plain"), run("kept"), run("kept")
+    ((plain, *known), all_files), (first, _), (second, files) = (
+        run("plain"),
+        run("kept"),
+        run("kept"),
+    )
     assert plain == "define_import_structure"
-    assert first == second == ["scan_once", known]
+    assert first == second == ["scan_once", *known]
+    assert files < all_files / 20

@@ -18,6 +18,7 @@ import threading
 import time
 from typing import NoReturn, cast
 
+from exo import importing
 from exo.errors import EngineError, ExoError
 from exo.inference.engine import Engine, RingEngine
 from exo.inference.image.engine import ImageEngine, RingImageEngine
@@ -71,7 +72,8 @@ def _make(name: str, which: int) -> object:
     if which >= len(names):
         raise EngineError(f"The engine {name} {('', 'does not draw', 'has no encoders')[which]}.")
     module, _, attribute = names[which].partition(":")
-    return getattr(importlib.import_module(module), attribute)()
+    with importing.for_good():
+        return getattr(importlib.import_module(module), attribute)()
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """Keeps what transformers finds out about itself at every start.
 
 Its import reads the sources of all its models, a few thousand files, to know what each of them
-defines: half of the time that it takes. What it found is kept beside its compiled modules, as those
-are for as long as their source is the same.
+defines, and does so twice: most of the time that it takes. What it found is kept beside its
+compiled modules, as those are for as long as their source is the same.
 """
 
 import contextlib
@@ -18,6 +18,8 @@ from typing import Any
 
 _MODULE = "transformers.utils.import_utils"
 _SCAN = "define_import_structure"
+# The folder of all models; those of single ones are in it.
+_ALL = "models"
 # What is looked for: by what they need, the modules and what they define.
 Index = dict[frozenset[str], dict[str, set[str]]]
 Scan = Callable[..., Index]
@@ -54,9 +56,11 @@ def kept(scan: Scan) -> Scan:
 
     def scan_once(module_path: Any, prefix: str | None = None) -> Index:
         folder = Path(module_path)
-        if prefix != folder.name:  # of a single model
+        if folder.suffix:  # its __init__.py, as good as itself
+            folder = folder.parent
+        if folder.name != _ALL:
             return scan(module_path, prefix)
-        file = folder.parent / "__pycache__" / f"{prefix}.exo.json"
+        file = folder.parent / "__pycache__" / f"{_ALL}.{prefix or 'bare'}.exo.json"
         stamp = [_stamp(folder), _stamp(folder.parent / "__init__.py")]
         try:
             held = json.loads(file.read_bytes())
