@@ -43,7 +43,6 @@ from exo.inference.prefix_index import PrefixIndex, common_length
 from exo.inference.ring.events import Ring
 from exo.inference.ring.frames import Frame
 from exo.inference.ring.gathering import Address
-from exo.inference.steps import Result
 from exo.inference.types import EmbedRequest, GenerateRequest
 from exo.models.pooling import read_pooling
 
@@ -226,24 +225,19 @@ class MlxEngine:
 
     def step(self) -> list[Sampled]:
         planner, pipeline = _loaded(self._planner), _loaded(self._pipeline)
-        # What comes by itself goes first, since the next step may follow from it; what has to be
-        # waited for goes last, when the next step is begun.
+        # What has come by itself is told before the next step is planned, which may follow from it;
+        # what has to be waited for is told when the next step is begun.
         results = pipeline.collect() if pipeline.remote else []
-        sampled = self._done(results)
         began = False
-        while step := planner.next(time.perf_counter()):
+        while not results and (step := planner.next(time.perf_counter())):
             began = True
             pipeline.submit(step)
             if pipeline.remote:
                 break  # Results and requests may have come meanwhile.
         if not pipeline.remote:
             results = pipeline.collect()
-            sampled = self._done(results)
         self._waiting = not (began or results)
-        return sampled
-
-    def _done(self, results: Sequence[Result]) -> list[Sampled]:
-        planner, now = _loaded(self._planner), time.perf_counter()
+        now = time.perf_counter()
         return [sampled for result in results for sampled in planner.done(result, now)]
 
     @property

@@ -10,7 +10,6 @@ rank 0.
 
 import time
 from collections import deque
-from dataclasses import dataclass
 from typing import Protocol, cast
 
 import mlx.core as mx
@@ -33,13 +32,12 @@ class Pipeline(Protocol):
     @property
     def remote(self) -> bool:
         """Whether results come by themselves, so that there is something else to look after
-        between two steps, of which only one is begun at a time."""
+        between two steps."""
         ...
 
     def submit(self, step: Step) -> None: ...
     def collect(self) -> list[Result]:
-        """The results that are there; a pipeline that is not remote waits for the oldest one, one
-        that is for what this process has begun."""
+        """The results that are there; a pipeline that is not remote waits for the oldest one."""
         ...
 
 
@@ -90,35 +88,25 @@ class Alone:
         self._results.append(result_of(step, computed, [seconds]))
 
 
-@dataclass(frozen=True)
-class _Begun:
-    """A step that rank 0 computes; `body` is the beginning of its frame's."""
-
-    step: Step
-    computed: Computed
-    body: bytes
-    since: float
-
-
 class Head:
-    """Rank 0: it computes its layers and sends what follows round the ring. While they compute,
-    there is time for what the last result brought."""
+    """Rank 0: it computes its layers and sends what follows round the ring."""
 
     remote = True
 
     def __init__(self, executor: Executor, carrier: Carrier) -> None:
         self._executor = executor
         self._carrier = carrier
-        self._begun: _Begun | None = None
         self._came: deque[Result] = deque()
 
     def submit(self, step: Step) -> None:
-        since = time.perf_counter()
+        begun = time.perf_counter()
         computed = self._executor.run(step, ())
         # Before the layers are computed: they leave nothing of this code in the core's caches.
         body = begin_body(pack(step), computed.tensors)
-        mx.async_eval(*computed.outputs())
-        self._begun = _Begun(step, computed, body, since)
+        mx.eval(*computed.outputs())
+        tidy(step)
+        seconds = [time.perf_counter() - begun]
+        self._carrier.send_step(body, computed.tensors, seconds)
 
     def receive(self, frame: Frame) -> None:
         if frame.kind is not Kind.RESULT:
@@ -126,20 +114,9 @@ class Head:
         self._came.append(unpack_result(frame.body))
 
     def collect(self) -> list[Result]:
-        self._send_on()
         came = list(self._came)
         self._came.clear()
         return came
-
-    def _send_on(self) -> None:
-        """Wait for the layers, if they compute."""
-        begun, self._begun = self._begun, None
-        if begun is None:
-            return
-        mx.eval(*begun.computed.outputs())
-        tidy(begun.step)
-        seconds = [time.perf_counter() - begun.since]
-        self._carrier.send_step(begun.body, begun.computed.tensors, seconds)
 
 
 class Follower:

@@ -50,8 +50,11 @@ class Link:
 
     def write(self, frame: Frame) -> None:
         """Write a frame."""
-        for part in frame.parts():
-            self._connection.sendall(part)
+        for part in filter(len, frame.parts()):
+            # As a rule it goes at once, and `sendall` of TLS takes a third longer to say so.
+            sent = self._connection.send(part)
+            if sent < len(part):
+                self._connection.sendall(memoryview(part)[sent:])
 
     @property
     def local_host(self) -> str:
