@@ -231,7 +231,7 @@ install_exo() {
 build_kernels() { # the environment is $new or, with --dev, .venv
   local said
   [[ $system == Linux && $extra == cpu ]] || return 0
-  say 'Building the CPU kernels (about a minute)…'
+  say 'Building the CPU kernels (up to a minute)…'
   said=$("${1:-$new}/bin/python" -P -m exo.inference.kernels.build 2>&1) ||
     say "exo will run without its CPU kernels, about 30 times slower: $said"
 }

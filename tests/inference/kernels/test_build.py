@@ -55,6 +55,32 @@ def test_a_library_that_is_none(tmp_path: Path, record):
         library.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("flags", "lacks"),
+    [
+        ("avx2 fma f16c", {"avx512", "avx512vnni", "avx512amx"}),
+        ("avx2 avx512f avx512bw avx512vl", {"avx512", "avx512vnni", "avx512amx"}),
+        ("avx2 avx512f avx512bw avx512vl avx512dq", {"avx512vnni", "avx512amx"}),
+        ("avx512f avx512bw avx512vl avx512dq avx512_vnni amx_bf16", {"avx512amx"}),
+        ("avx512f avx512bw avx512vl avx512dq avx512_vnni amx_bf16 amx_int8 amx_tile", set[str]()),
+    ],
+)
+def test_only_what_the_processor_has_is_compiled(flags: str, lacks: set[str]):
+    assert build.lacking(f"model name\t: one\nflags\t\t: fpu {flags}\n") == lacks
+
+
+def test_where_nothing_is_known_of_the_processor_all_is_compiled():
+    assert build.lacking(None) == set()
+
+
+def test_what_this_processor_does_not_have_could_be_compiled_too(kernels: Library):
+    compiler, source = build.find_compiler(), built.SOURCES / "isa.cpp"
+    for name, flags in build.instruction_sets(compiler).items():
+        command = [compiler, "-std=c++20", *flags, f"-DEXO_ISA={name}", "-fsyntax-only", source]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
 def test_they_can_be_turned_off_and_chosen(monkeypatch: pytest.MonkeyPatch, kernels: Library):
     monkeypatch.setenv("EXO_KERNELS", "off")
     with pytest.raises(KernelsUnavailable, match="EXO_KERNELS=off"):

@@ -52,10 +52,10 @@ const Kernels* find_kernels(const char* name) {
   __builtin_cpu_init();
   const bool f16 = __builtin_cpu_supports("f16c");
   const bool avx2 = f16 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+  [[maybe_unused]] const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512dq");
-  const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+  [[maybe_unused]] const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
 #if defined(EXO_HAS_AVX512AMX)
   const bool amx = vnni && __builtin_cpu_supports("amx-tile") &&
       __builtin_cpu_supports("amx-int8") && __builtin_cpu_supports("amx-bf16");
