@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,19 +71,15 @@ def test_steps_and_results_cross_whole():
         assert [type(each) for each in found.logprobs] == [type(each) for each in logprobs]
 
 
-@given(st.binary(max_size=64) | st.integers(0, len(pack(RESULT))).map(lambda n: pack(RESULT)[:n]))
-def test_any_bytes_are_a_result_or_refused(body: bytes):
+@pytest.mark.parametrize(("message", "unpack"), [(STEP, unpack_step), (RESULT, unpack_result)])
+@given(st.data())
+def test_any_bytes_are_a_message_or_refused(
+    message: Step | Result, unpack: Callable[[bytes], Step | Result], data: st.DataObject
+):
+    whole = pack(message)
+    cut = st.integers(0, len(whole)).map(lambda n: whole[:n])
     try:
-        result = unpack_result(body)
+        found = unpack(data.draw(st.binary(max_size=64) | cut))
     except RingError:
         return
-    assert isinstance(result, Result)
-
-
-@given(st.binary(max_size=64) | st.integers(0, len(pack(STEP))).map(lambda n: pack(STEP)[:n]))
-def test_any_bytes_are_a_step_or_refused(body: bytes):
-    try:
-        step = unpack_step(body)
-    except RingError:
-        return
-    assert isinstance(step, Step)
+    assert isinstance(found, type(message))
