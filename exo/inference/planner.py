@@ -15,9 +15,11 @@ from itertools import islice
 
 from exo.errors import RingError
 from exo.inference.chunk_size import ChunkSize
-from exo.inference.course import Chunk, Course
+from exo.inference.copies import Copies
+from exo.inference.course import Course
 from exo.inference.drafts import Drafter
 from exo.inference.engine import Sampled, SequenceSpec
+from exo.inference.flight import Flight
 from exo.inference.meter import Meter
 from exo.inference.micro_batches import MicroBatches
 from exo.inference.prefix_index import PrefixIndex
@@ -64,19 +66,6 @@ class PlannerOptions:
 _Taken = tuple[Course, list[_Drawn], str | None]
 
 
-@dataclass
-class _Flight:
-    """A step whose result has not come, and whose tokens it is to bring; was it sent `alone`?"""
-
-    step: Step
-    rows: tuple[Course, ...] = ()
-    group: int | None = None
-    drafts: tuple[tuple[int, ...], ...] = ()
-    sent: float = 0.0
-    alone: bool = False
-    chunk: Chunk | None = None
-
-
 class Planner:
     """Sequences in, steps out, results in, tokens out."""
 
@@ -93,8 +82,9 @@ class Planner:
         self._sequences: dict[int, Course] = {}
         self._queue: deque[int] = deque()
         self._groups = RowGroups()
+        self._copies = Copies()
         self._turns: dict[Lane, int] = {}
-        self._flights: deque[_Flight] = deque()
+        self._flights: deque[Flight] = deque()
         self._ops: list[Op] = []
         self._number = 0
 
@@ -135,6 +125,7 @@ class Planner:
         self._sequences.clear()
         self._queue.clear()
         self._groups.clear()
+        self._copies.clear()
         self._turns.clear()
         self._flights.clear()
         self._ops.clear()
@@ -156,6 +147,7 @@ class Planner:
         self._ops = []
         self._number += 1
         flight.sent, flight.alone = now, not self._flights
+        flight.copies = self._copies.in_step(flight.step, self._groups)
         self._flights.append(flight)
         return flight.step
 
@@ -187,7 +179,7 @@ class Planner:
         found = self._taken(flight, result)
         return [told for each in found for told in self._told(*each, result)]
 
-    def _taken(self, flight: _Flight, result: Result) -> list[_Taken]:
+    def _taken(self, flight: Flight, result: Result) -> list[_Taken]:
         """By row of a step, what was sampled for it, as far as its draft was right; the rest of
         the draft is to be taken out of the caches. Or why nothing was."""
         found: list[_Taken] = []
@@ -210,7 +202,7 @@ class Planner:
             self._ops.append(Trim(counts=wrong))
         return found
 
-    def _plan(self) -> _Flight | None:
+    def _plan(self) -> Flight | None:
         lanes = [group for group in self._groups if self._is_ready(group)]
         ready: list[Lane] = [*lanes, *([_PROMPT] if self._queue else [])]
         for lane in sorted(ready, key=lambda each: self._turns.get(each, -1)):
@@ -218,7 +210,7 @@ class Planner:
             if flight is not None:
                 self._turns[lane] = self._number
                 return flight
-        return _Flight(Step(number=self._number, ops=tuple(self._ops))) if self._ops else None
+        return Flight(Step(number=self._number, ops=tuple(self._ops))) if self._ops else None
 
     def _is_ready(self, group: int) -> bool:
         flying = [flight for flight in self._flights if flight.group == group]
@@ -229,7 +221,7 @@ class Planner:
     def _draft_length(self, group: int) -> int:
         return self.speculation.length(self._groups[group], len(self._groups))
 
-    def _prefill(self) -> _Flight:
+    def _prefill(self) -> Flight:
         sequence = self._sequences[self._queue[0]]
         if sequence.chunk is not None and sequence.in_chunk:
             # Where nobody waits any more, nothing is gained by parts.
@@ -241,9 +233,9 @@ class Planner:
                 )
             )
         step = Step(number=self._number, ops=tuple(self._ops), work=work)
-        return _Flight(step, chunk=sequence.chunk)
+        return Flight(step, chunk=sequence.chunk)
 
-    def _decode(self, group: int) -> _Flight | None:
+    def _decode(self, group: int) -> Flight | None:
         for row in [self._sequences[row] for row in self._groups[group]]:
             if row.planned >= row.spec.max_tokens:
                 self._close(row)
@@ -262,7 +254,7 @@ class Planner:
             row.position += 1 + len(draft)
             row.planned += 1 + len(draft)
         step = Step(number=self._number, ops=tuple(self._ops), work=work)
-        return _Flight(step, rows, group, drafts)
+        return Flight(step, rows, group, drafts)
 
     def _finish_prompts(self) -> None:
         """Open the sequence at the head of the queue; let those whose prompt is done join a group,
@@ -377,7 +369,7 @@ class Planner:
         self._end(sequence)
         return [Sampled(sequence.spec.sequence_id, token=-1, failure=failure)]
 
-    def _observe(self, flight: _Flight, result: Result, now: float) -> None:
+    def _observe(self, flight: Flight, result: Result, now: float) -> None:
         slowest = max(result.seconds, default=0.0)
         decode = isinstance(flight.step.work, Decode)
         self.meter.landed(result.seconds, flight.sent, decode=decode)
@@ -391,7 +383,8 @@ class Planner:
                     sequence.spend(result.seconds)
             case Decode() as work:
                 self.chunks.decoded(slowest, beside=bool(self._queue))
-                self.batches.observe(work.computed, slowest)
+                if not flight.copies:
+                    self.batches.observe(work.computed, slowest)
                 # Drafts are made after the time that counts as the step's beginning.
                 if flight.alone and not self._flights and not flight.drafts:
                     waited = now - flight.sent - sum(result.seconds)
