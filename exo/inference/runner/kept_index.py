@@ -56,7 +56,7 @@ def kept(scan: Scan) -> Scan:
 
     def scan_once(module_path: Any, prefix: str | None = None) -> Index:
         folder = Path(module_path)
-        if folder.suffix:  # its __init__.py, as good as itself
+        if folder.name == "__init__.py":
             folder = folder.parent
         if folder.name != _ALL:
             return scan(module_path, prefix)
