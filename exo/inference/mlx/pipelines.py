@@ -104,9 +104,9 @@ class Head:
         # Before the layers are computed: they leave nothing of this code in the core's caches.
         body = begin_body(pack(step), computed.tensors)
         mx.eval(*computed.outputs())
-        tidy(step)
         seconds = [time.perf_counter() - begun]
         self._carrier.send_step(body, computed.tensors, seconds)
+        tidy(step)
 
     def receive(self, frame: Frame) -> None:
         if frame.kind is not Kind.RESULT:
@@ -141,12 +141,12 @@ class Follower:
         computed = self._executor.run(step, self._carrier.tensors_of(frame, shapes))
         body = b"" if self._last else begin_body(packed, computed.tensors)
         mx.eval(*computed.outputs())
-        tidy(step)
         seconds = [*seconds, time.perf_counter() - begun]
         if self._last:
             self._carrier.send_result(pack(result_of(step, computed, seconds)))
         else:
             self._carrier.send_step(body, computed.tensors, seconds)
+        tidy(step)
 
 
 def result_of(step: Step, computed: Computed, seconds: list[float]) -> Result:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from exo.inference.ring.frames import Frame
 from exo.inference.types import Wire
@@ -34,8 +34,7 @@ class RingUp:
     life: int
 
 
-@dataclass(frozen=True)
-class RingFrame:
+class RingFrame(NamedTuple):
     """The rank before sent something, in this life of the ring."""
 
     life: int

@@ -15,8 +15,8 @@ could not be told from its middle.
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from exo.errors import RingError
 
@@ -44,8 +44,10 @@ class Kind(IntEnum):
     FORGET = 8
 
 
-@dataclass(frozen=True)
-class Frame:
+_KINDS = {kind.value: kind for kind in Kind}
+
+
+class Frame(NamedTuple):
     """One frame; `tensors` are the raw bytes of arrays, which the body describes."""
 
     kind: Kind
@@ -61,13 +63,13 @@ class Frame:
         size = sum(tensor.nbytes for tensor in self.tensors)
         if len(self.body) > MAX_BODY or size > MAX_TENSORS:
             raise RingError(f"A step has {len(self.body) + size} bytes, too many for the ring.")
-        head = HEADER.pack(_MAGIC, VERSION, self.kind, 0, len(self.body), size) + self.body
-        if len(head) + size <= _SMALL:
-            return [b"".join((head, *self.tensors))]
-        return [head, *self.tensors]
+        head = HEADER.pack(_MAGIC, VERSION, self.kind, 0, len(self.body), size)
+        if len(head) + len(self.body) + size <= _SMALL:
+            return [b"".join((head, self.body, *self.tensors))]
+        return [head + self.body, *filter(len, self.tensors)]
 
 
-def read_header(header: bytes) -> tuple[Kind, int, int]:
+def read_header(header: bytes | bytearray) -> tuple[Kind, int, int]:
     """The kind of a frame, and the lengths of its body and its tensors.
 
     Raises:
@@ -80,7 +82,7 @@ def read_header(header: bytes) -> tuple[Kind, int, int]:
         raise RingError(f"A neighbour in the ring speaks version {version}, this is {VERSION}.")
     if body > MAX_BODY or tensors > MAX_TENSORS:
         raise RingError(f"A frame of {body} and {tensors} bytes was announced in the ring.")
-    try:
-        return Kind(kind), body, tensors
-    except ValueError as error:
-        raise RingError(f"A frame of the unknown kind {kind} came over the ring.") from error
+    known = _KINDS.get(kind)
+    if known is None:
+        raise RingError(f"A frame of the unknown kind {kind} came over the ring.")
+    return known, body, tensors

@@ -35,22 +35,23 @@ class Link:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         # What came beyond what was asked for: a small frame comes whole, in one call.
+        # It lies there from `_at` to `_end`.
         self._buffer = memoryview(bytearray(_SMALL))
-        self._ahead = self._buffer[:0]
+        self._at = self._end = 0
         # Until this time of the monotonic clock nothing need come.
         self.silent_until = 0.0
 
     def read(self, limit: int | None = None) -> Frame:
         """Block for the next frame; with `limit`, one of at most so many bytes."""
-        kind, body, tensors = read_header(bytes(self._take(HEADER.size)))
+        kind, body, tensors = read_header(self._take(HEADER.size))
         if limit is not None and body + tensors > limit:
             raise RingError(f"A frame of {body + tensors} bytes came where none is due.")
         content = bytes(self._take(body))
-        return Frame(kind, content, (self._take(tensors),) if tensors else ())
+        return Frame(kind, content, (memoryview(self._take(tensors)),) if tensors else ())
 
     def write(self, frame: Frame) -> None:
         """Write a frame."""
-        for part in filter(len, frame.parts()):
+        for part in frame.parts():
             # As a rule it goes at once, and `sendall` of TLS takes a third longer to say so.
             sent = self._connection.send(part)
             if sent < len(part):
@@ -73,20 +74,28 @@ class Link:
         self.shut()
         self._connection.close()
 
-    def _take(self, size: int) -> memoryview:
+    def _take(self, size: int) -> bytes | bytearray:
         """The next bytes, so many."""
-        taken = memoryview(bytearray(size))
-        done = 0
+        begin, self._at = self._at, self._at + size
+        if self._at <= self._end:
+            return self._buffer[begin : self._at].tobytes()
+        return self._take_more(begin, size)
+
+    def _take_more(self, begin: int, size: int) -> bytearray:
+        """Those that lie in the buffer from `begin` on, and those that come after them."""
+        taken = bytearray(size)
+        done = self._end - begin
+        taken[:done] = self._buffer[begin : self._end]
+        view = memoryview(taken)
+        self._at = self._end = 0
         while done < size:
-            if not self._ahead and size - done >= _SMALL:
-                done += self._receive(taken[done:])
+            if size - done >= _SMALL:
+                done += self._receive(view[done:])
                 continue
-            if not self._ahead:
-                self._ahead = self._buffer[: self._receive(self._buffer)]
-            part = self._ahead[: size - done]
-            taken[done : done + len(part)] = part
-            self._ahead = self._ahead[len(part) :]
-            done += len(part)
+            self._end = self._receive(self._buffer)
+            self._at = min(self._end, size - done)
+            view[done : done + self._at] = self._buffer[: self._at]
+            done += self._at
         return taken
 
     def _receive(self, into: memoryview) -> int:

@@ -5,9 +5,11 @@ then waits in MLX for the lost one, for ever. So a thread of the ring tells the 
 this process and starts another; only a process that is in no group yet forms its ring again.
 """
 
+import contextlib
 import socket
 import threading
 import time
+from collections.abc import Generator
 
 import psutil
 
@@ -113,6 +115,13 @@ class GroupedRunner(RankedRunner):
             with self._ring_trouble():
                 # The last rank's goes to rank 0.
                 self._ring.send(frame, life)
+
+    @contextlib.contextmanager
+    def _ring_trouble(self) -> Generator[None]:
+        try:
+            yield
+        except RingError as error:
+            self._give_up(error)
 
     def _end(self, reason: str) -> None:
         self._life = None

@@ -5,9 +5,8 @@ When the ring breaks, requests end with an error; what was loaded stays, and the
 the ring stands again.
 """
 
-import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import Generic, NoReturn, Protocol, TypeVar
 
 from exo.errors import ExoError, RingError
@@ -82,8 +81,10 @@ class Member(ABC, Generic[E, S]):
                 link.steps += 1
                 link.busy = False
             link.busy = True
-            with self._ring_trouble():
+            try:
                 self._step()
+            except RingError as error:
+                self._give_up(error)
             link.steps += 1
 
     @abstractmethod
@@ -105,15 +106,15 @@ class Member(ABC, Generic[E, S]):
     def _handle(self, event: Event) -> bool:
         """Take in an event; whether rank 0 may have something to compute now."""
         match event:
+            case RingFrame(life=life, frame=frame):  # First: everyone waits for it.
+                if life == self._life:
+                    self._receive(life, frame)
+                    return True
             case Asked(message=Connect(ring=ring)):
                 self._ring.connect(ring)
             case Asked():
                 self._link.send(*self._asked(event))
                 return True
-            case RingFrame(life=life, frame=frame):
-                if life == self._life:
-                    self._receive(life, frame)
-                    return True
             case RingUp(life=life):
                 self._begin(life)
                 return True
@@ -127,8 +128,10 @@ class Member(ABC, Generic[E, S]):
 
     def _receive(self, life: int, frame: Frame) -> None:
         del life  # The engine has been told.
-        with self._ring_trouble():
+        try:
             self._engine.receive(frame)
+        except RingError as error:
+            self._give_up(error)
 
     def _ready(self) -> None:
         self._link.send(Ready(memory=self._memory or 0))
@@ -141,10 +144,6 @@ class Member(ABC, Generic[E, S]):
             self._engine.stop()
         self._link.send(RingLost(reason=reason))
 
-    @contextlib.contextmanager
-    def _ring_trouble(self) -> Generator[None]:
-        """A ring in which something went wrong is given up; its end comes as an event."""
-        try:
-            yield
-        except RingError as error:
-            self._ring.give_up(error.message)
+    def _give_up(self, error: RingError) -> None:
+        """Give up a ring in which something went wrong; its end comes as an event."""
+        self._ring.give_up(error.message)
