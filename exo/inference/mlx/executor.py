@@ -10,8 +10,6 @@ is lazy, so that the caller says when to wait.
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import cast
 
 import mlx.core as mx
 
@@ -27,18 +25,11 @@ from exo.inference.mlx.adapter import (
     states,
 )
 from exo.inference.mlx.batch import Batch
-from exo.inference.mlx.computed import Computed, Drawn
+from exo.inference.mlx.computed import Computed
+from exo.inference.mlx.draws import draw
 from exo.inference.mlx.history import History
-from exo.inference.mlx.masking import masked
-from exo.inference.mlx.sampling import (
-    Bias,
-    LogitsProcessor,
-    Sampler,
-    add_biases,
-    greedy,
-    make_processors,
-    make_sampler,
-)
+from exo.inference.mlx.sampling import make_processors, make_sampler
+from exo.inference.mlx.sequence import CachedSequence
 from exo.inference.mlx.slices import Unfinished
 from exo.inference.mlx.stage import Stage
 from exo.inference.steps import (
@@ -57,25 +48,6 @@ from exo.inference.steps import (
 )
 
 
-@dataclass
-class _Sequence:
-    """`length` tokens are in its caches, or will be when its `chunk` is computed to the end.
-    `history` is kept where penalties look at it, and a `constraint` where the answer follows a
-    grammar and this rank samples."""
-
-    name: int
-    caches: list[Cache]
-    length: int
-    prompt_tokens: int
-    sampler: Sampler
-    processors: list[LogitsProcessor]
-    history: History | None
-    logprobs: int | None
-    constraint: Constraint | None = None
-    group: int | None = None
-    chunk: Unfinished | None = None
-
-
 class Executor:
     """The caches of one stage, and the steps on them."""
 
@@ -84,7 +56,7 @@ class Executor:
         self._stage = stage
         self._grammars = grammars
         self._batchable = batchable
-        self._sequences: dict[int, _Sequence] = {}
+        self._sequences: dict[int, CachedSequence] = {}
         self._groups: dict[int, Batch] = {}
         self._entries: dict[int, tuple[list[Cache], int]] = {}
 
@@ -139,7 +111,7 @@ class Executor:
             kept, length = self._entries[op.entry]
             caches = copy.deepcopy(kept)
             cut(caches, length - op.length)
-        self._sequences[op.sequence] = _Sequence(
+        self._sequences[op.sequence] = CachedSequence(
             name=op.sequence,
             caches=caches,
             length=op.length,
@@ -256,7 +228,7 @@ class Executor:
 
     def _decode(self, work: Decode, inputs: Sequence[mx.array]) -> Computed:
         group = self._groups.get(work.group)
-        rows = [] if group is None else [self._sequences[row] for row in group.rows]
+        rows = [] if group is None else self._rows(group)
         if group is None or tuple(row.length for row in rows) != work.positions:
             raise RingError(f"The ranks are not in step at positions {work.positions}.")
         tokens = _known(work.tokens, group.sampled)[:, None]
@@ -271,11 +243,13 @@ class Executor:
         self._cut_rows(group, [longest - len(draft) for draft in drafts])
         if not self._stage.last:
             return Computed(outputs, state=states(group.caches))
-        masks = _masks(rows, tokens, outputs[0], drafts)
-        drawn = _sample(rows, tokens, outputs[0], drafts, masks)
+        drawn = draw(rows, work.positions, tokens, outputs[0], drafts)
         if not longest:
             group.sampled = drawn.tokens.astype(mx.int32)
         return Computed(drawn=drawn, state=states(group.caches) if longest else [])
+
+    def _rows(self, group: Batch) -> list[CachedSequence]:
+        return [self._sequences[row] for row in group.rows]
 
 
 def _known(given: Sequence[int], sampled: mx.array) -> mx.array:
@@ -286,96 +260,3 @@ def _known(given: Sequence[int], sampled: mx.array) -> mx.array:
         return sampled
     tokens = mx.array(list(given), dtype=mx.int32)
     return mx.where(tokens == LAST_SAMPLED, sampled, tokens)
-
-
-def _masks(
-    rows: Sequence[_Sequence],
-    tokens: mx.array,
-    logits: mx.array,
-    drafts: Sequence[Sequence[int]],
-) -> list[bytes | None]:
-    """What each row's grammar allows after its token and after each of its draft; nothing if no
-    row has one."""
-    if not any(row.constraint for row in rows):
-        return []
-    # The layers compute while the grammars are asked; what was sampled last is known by then.
-    mx.async_eval(logits)
-    known = cast("list[int]", tokens[:, 0].tolist())
-    masks: list[bytes | None] = []
-    for row, first, draft in zip(rows, known, drafts, strict=True):
-        begin = row.length - 1 - len(draft)
-        for at, token in enumerate((first, *draft)):
-            if row.constraint is None:
-                masks.append(None)
-                continue
-            if begin + at >= row.prompt_tokens:
-                row.constraint.push(token, drafted=at > 0)
-            masks.append(row.constraint.mask())
-    return masks
-
-
-def _sample(
-    rows: Sequence[_Sequence],
-    tokens: mx.array,
-    logits: mx.array,
-    drafts: Sequence[Sequence[int]],
-    masks: Sequence[bytes | None],
-) -> Drawn:
-    """Sample after the token and the draft of each row: tokens (B, L), logits (B, L, V).
-
-    What is drawn after a token of a draft is drawn as if the draft was right so far. The rows'
-    lengths count these tokens already.
-    """
-    counts = [1 + len(draft) for draft in drafts]
-    flat = _flattened(logits, counts)
-    places = [
-        (row, row.length - count + at - (row.prompt_tokens - 1))
-        for row, count in zip(rows, counts, strict=True)
-        for at in range(count)
-    ]
-    if any(row.processors for row in rows):
-        flat = _processed([row for row, _ in places], _flattened(tokens, counts), flat)
-    if masks:
-        flat = masked(flat, masks)
-    logprobs = flat - mx.logsumexp(flat, axis=-1, keepdims=True)
-    sampler = rows[0].sampler
-    if all(row.sampler is sampler for row in rows) and (sampler is greedy or len(places) == 1):
-        sampled = sampler(logprobs, places[0][1])
-    else:
-        parts = [
-            row.sampler(logprobs[at : at + 1], position)
-            for at, (row, position) in enumerate(places)
-        ]
-        sampled = mx.concatenate(parts, axis=0)
-    failed = {
-        row.name: row.constraint.failure
-        for row in rows
-        if row.constraint is not None and row.constraint.failure is not None
-    }
-    wanted = [
-        None if row.logprobs is None else (logprobs[at], row.logprobs)
-        for at, (row, _) in enumerate(places)
-    ]
-    return Drawn(sampled, wanted, failed)
-
-
-def _flattened(array: mx.array, counts: Sequence[int]) -> mx.array:
-    """The first `counts[i]` positions of each row, one after the other: (B, L, …) → (N, …)."""
-    if all(count == array.shape[1] for count in counts):
-        return array.flatten(0, 1)
-    return mx.concatenate([array[at, :count] for at, count in enumerate(counts)], axis=0)
-
-
-def _processed(rows: Sequence[_Sequence], tokens: mx.array, logits: mx.array) -> mx.array:
-    """The logits (N, V) that the processors of each row make, of tokens (N,)."""
-    biases = [[p for p in row.processors if isinstance(p, Bias)] for row in rows]
-    if [len(each) for each in biases] == [len(row.processors) for row in rows]:
-        return add_biases(logits, biases)
-    processed: list[mx.array] = []
-    for at, row in enumerate(rows):
-        context = row.history.add(tokens[at : at + 1]) if row.history else tokens
-        one = logits[at : at + 1]
-        for process in row.processors:
-            one = process(context, one)
-        processed.append(one)
-    return mx.concatenate(processed, axis=0)
