@@ -236,6 +236,10 @@ class RingEngine(Engine, Protocol):
         """How the ring has worked since this was last asked. Rank 0 only."""
         ...
 
+    def foresee(self) -> None:
+        """Nothing has come and nothing is to be done: make ready what is likely to come next."""
+        ...
+
     def receive(self, frame: Frame) -> None:
         """Take in what came from the rank before; a rank that is not 0 computes and sends on.
 

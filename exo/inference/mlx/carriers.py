@@ -17,6 +17,7 @@ import mlx.core as mx
 import msgpack
 
 from exo.errors import RingError
+from exo.inference.mlx.expected import Blanks
 from exo.inference.mlx.group import is_loss
 from exo.inference.mlx.tensors import Shape, describe, dtype_of, from_buffer, to_buffers
 from exo.inference.ring.events import Ring
@@ -41,6 +42,10 @@ class Carrier(Protocol):
         """The tensors that belong to a step's frame."""
         ...
 
+    def fill(self, blanks: Blanks, frame: Frame) -> None:
+        """Write the tensors that belong to a step's frame where they are waited for."""
+        ...
+
     def send_result(self, packed: bytes) -> None:
         """Send a result to the next rank, which is rank 0."""
         ...
@@ -61,6 +66,9 @@ class OverRing:
 
     def tensors_of(self, frame: Frame, shapes: Sequence[Shape]) -> list[mx.array]:
         return from_buffer(shapes, frame.tensors[0] if frame.tensors else memoryview(b""))
+
+    def fill(self, blanks: Blanks, frame: Frame) -> None:
+        blanks.fill(frame.tensors)
 
     def send_result(self, packed: bytes) -> None:
         self._ring.send(Frame(Kind.RESULT, packed), self._life)
@@ -90,6 +98,9 @@ class OverGroup(OverRing):
             raise RingError("Tensors came over the ring, and were due over mx.distributed.")
         with losses():
             return [self._receive(*shape) for shape in shapes]
+
+    def fill(self, blanks: Blanks, frame: Frame) -> None:
+        blanks.fill(to_buffers(self.tensors_of(frame, blanks.shapes)))
 
     def _receive(self, name: str, shape: list[int]) -> mx.array:
         dtype = dtype_of(name, shape)

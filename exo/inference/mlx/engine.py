@@ -304,6 +304,10 @@ class MlxEngine:
             groups=planner.groups,
         )
 
+    def foresee(self) -> None:
+        if isinstance(self._remote, Head | Follower):
+            self._remote.foresee()
+
     def receive(self, frame: Frame) -> None:
         _loaded(self._remote).receive(frame)
         self._waiting = False

@@ -9,6 +9,7 @@ is lazy, so that the caller says when to wait.
 # mlx's own stubs leave some parameters untyped.
 
 import copy
+from array import array
 from collections.abc import Mapping, Sequence
 
 import mlx.core as mx
@@ -26,12 +27,14 @@ from exo.inference.mlx.adapter import (
 )
 from exo.inference.mlx.batch import Batch
 from exo.inference.mlx.computed import Computed
-from exo.inference.mlx.draws import draw
+from exo.inference.mlx.draws import Drafts, draw
+from exo.inference.mlx.expected import Blanks, Expected, can_be_filled
 from exo.inference.mlx.history import History
 from exo.inference.mlx.sampling import make_processors, make_sampler
 from exo.inference.mlx.sequence import CachedSequence
 from exo.inference.mlx.slices import Unfinished
 from exo.inference.mlx.stage import Stage
+from exo.inference.mlx.tensors import Shape, describe
 from exo.inference.steps import (
     LAST_SAMPLED,
     Close,
@@ -59,12 +62,65 @@ class Executor:
         self._sequences: dict[int, CachedSequence] = {}
         self._groups: dict[int, Batch] = {}
         self._entries: dict[int, tuple[list[Cache], int]] = {}
+        # Groups that decode, the one first whose turn is next, with what they were given last.
+        self._turns: dict[int, list[Shape]] = {}
+        self._can_foresee = can_be_filled()
+        self._expected: Expected | None = None
 
     def reset(self) -> None:
         """Drop all caches."""
         self._sequences.clear()
         self._groups.clear()
         self._entries.clear()
+        self._turns.clear()
+        self._expected = None
+
+    def foresee(self) -> None:
+        """Build the step that is likely to come next, while there is nothing else to do."""
+        if self._expected is not None or not self._turns or not self._can_foresee:
+            return
+        number, shapes = next(iter(self._turns.items()))
+        rows = self._rows(self._groups[number])
+        if self._stage.last and any(row.constraint or row.history for row in rows):
+            return  # What these allow depends on tokens that are not known.
+        try:
+            self._expected = self._build(number, rows, shapes)
+        except ValueError:
+            # What comes from the rank before is not as large as the last time.
+            self._can_foresee = False
+
+    def _build(
+        self, number: int, rows: Sequence[CachedSequence], shapes: Sequence[Shape]
+    ) -> Expected | None:
+        """The next step of a group's rows."""
+        positions = tuple(row.length for row in rows)
+        blanks, inputs = Blanks([("int32", [len(rows)])]), Blanks(shapes)
+        tokens = blanks.arrays[0][:, None]
+        # Should another step come, nothing has happened to the group's own.
+        caches = copy.deepcopy(self._groups[number].caches)
+        outputs = self._stage(tokens, inputs.arrays, caches)
+        computed = self._outcome(rows, positions, tokens, outputs, ((),) * len(rows), caches)
+        if blanks.seen or inputs.seen:
+            self._can_foresee = False
+            return None
+        return Expected(number, positions, blanks, inputs, caches, computed)
+
+    def take(self, step: Step, shapes: Sequence[Shape]) -> Expected | None:
+        """What was built for this step, if it was expected, with inputs of these shapes: they have
+        to be filled in before it is evaluated."""
+        known, work = self._expected, step.work
+        if known is None or step.ops or not isinstance(work, Decode) or work.group != known.group:
+            return None
+        self._expected = None
+        if not known.is_step(work, shapes):
+            return None
+        known.tokens.fill([memoryview(array("i", work.tokens)).cast("B")])
+        group = self._groups[work.group]
+        group.caches = known.caches
+        for row in self._rows(group):
+            row.length += 1
+        self._note_turn(work.group, known.inputs.shapes, known.computed)
+        return known
 
     def run(self, step: Step, inputs: Sequence[mx.array]) -> Computed:
         """Carry out a step; `inputs` is what the rank before computed.
@@ -72,6 +128,8 @@ class Executor:
         Raises:
             RingError: it does not fit what is here, so the ranks are not in step.
         """
+        if step.ops:
+            self._expected = None
         for op in step.ops:
             self._apply(op)
         match step.work:
@@ -147,11 +205,13 @@ class Executor:
             return
         if not self._batchable:
             raise RingError("The ranks are not in step: this model's sequences share no group.")
+        self._turns.pop(op.group, None)
         group.add(joining)
 
     def _leave(self, number: int, name: int) -> None:
         """Take a row out of a group, which ends with its last one."""
         group = self._groups[number]
+        self._turns.pop(number, None)
         if group.rows == [name]:
             del self._groups[number]
         else:
@@ -241,12 +301,34 @@ class Executor:
         for row, draft in zip(rows, drafts, strict=True):
             row.length += 1 + len(draft)
         self._cut_rows(group, [longest - len(draft) for draft in drafts])
+        computed = self._outcome(rows, work.positions, tokens, outputs, drafts, group.caches)
+        if longest:
+            self._turns.pop(work.group, None)
+        else:
+            self._note_turn(work.group, describe(inputs), computed)
+        return computed
+
+    def _outcome(
+        self,
+        rows: Sequence[CachedSequence],
+        positions: Sequence[int],
+        tokens: mx.array,
+        outputs: list[mx.array],
+        drafts: Drafts,
+        caches: list[Cache],
+    ) -> Computed:
+        """What a decode step gives."""
         if not self._stage.last:
-            return Computed(outputs, state=states(group.caches))
-        drawn = draw(rows, work.positions, tokens, outputs[0], drafts)
-        if not longest:
-            group.sampled = drawn.tokens.astype(mx.int32)
-        return Computed(drawn=drawn, state=states(group.caches) if longest else [])
+            return Computed(outputs, state=states(caches))
+        drawn = draw(rows, positions, tokens, outputs[0], drafts)
+        return Computed(drawn=drawn, state=states(caches) if any(drafts) else [])
+
+    def _note_turn(self, number: int, shapes: list[Shape], computed: Computed) -> None:
+        """A group has had a step without drafts: it is the last whose turn is next."""
+        self._turns.pop(number, None)
+        self._turns[number] = shapes
+        if computed.drawn is not None:
+            self._groups[number].sampled = computed.drawn.tokens.astype(mx.int32)
 
     def _rows(self, group: Batch) -> list[CachedSequence]:
         return [self._sequences[row] for row in group.rows]

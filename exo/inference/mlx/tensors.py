@@ -51,6 +51,16 @@ def dtype_of(name: str, shape: Sequence[int]) -> mx.Dtype:
     return dtype
 
 
+def size_of(shape: Shape) -> int:
+    """The bytes of a tensor that was described so.
+
+    Raises:
+        RingError: there can be no such tensor.
+    """
+    name, sizes = shape
+    return math.prod(sizes) * dtype_of(name, sizes).size
+
+
 def from_buffer(shapes: Sequence[Shape], buffer: memoryview) -> list[mx.array]:
     """The tensors whose bytes follow each other in `buffer`.
 
@@ -59,14 +69,13 @@ def from_buffer(shapes: Sequence[Shape], buffer: memoryview) -> list[mx.array]:
     """
     tensors: list[mx.array] = []
     at = 0
-    for name, shape in shapes:
-        dtype = dtype_of(name, shape)
-        size = math.prod(shape) * dtype.size
+    for shape in shapes:
+        size = size_of(shape)
         part = buffer[at : at + size]
         at += size
         if len(part) != size:
             break
-        tensors.append(mx.array(cast("Any", part)).view(dtype).reshape(shape))
+        tensors.append(mx.array(cast("Any", part)).view(dtype_of(*shape)).reshape(shape[1]))
     if at != len(buffer):
         raise RingError(f"A neighbour in the ring sent {len(buffer)} bytes of tensors, not {at}.")
     return tensors

@@ -75,6 +75,8 @@ class Member(ABC, Generic[E, S]):
             link.busy = False
             fresh = False
             while (not fresh and self._waits()) or not link.inbox.empty():
+                if link.inbox.empty():
+                    self._rest()
                 event = link.inbox.get()
                 link.busy = True
                 fresh = self._handle(event) or fresh
@@ -94,6 +96,9 @@ class Member(ABC, Generic[E, S]):
     @abstractmethod
     def _step(self) -> None:
         """Compute, if this is rank 0 and there is something to compute."""
+
+    def _rest(self) -> None:
+        """Nothing has come, and nothing is to be done."""
 
     @abstractmethod
     def _asked(self, asked: Asked) -> Sequence[Wire]:

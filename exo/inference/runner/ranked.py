@@ -41,6 +41,9 @@ class RankedRunner(Member[RingEngine, Service]):
                 self._ready()
                 self._link.send(self._service.load_stats)
 
+    def _rest(self) -> None:
+        self._engine.foresee()
+
     def _tell_stats(self) -> None:
         now = time.monotonic()
         if now - self._told >= STATS_SECONDS:
