@@ -22,7 +22,7 @@ from exo.inference.mlx.tensors import describe, to_buffers
 from exo.inference.mlx.trace import trace
 from exo.inference.planner import Planner, PlannerOptions
 from exo.inference.prefix_index import PrefixIndex
-from exo.inference.steps import Result, Step
+from exo.inference.steps import Close, Decode, Join, Op, Open, Prefill, Result, Step, Work
 from exo.inference.types import Sampling
 
 from .architectures import build, configurations, plans, random_weights, stages_of, through_bytes
@@ -208,3 +208,30 @@ def test_several_tensors_come_one_after_the_other():
     blanks.fill(to_buffers(come))
     assert [each.tolist() for each in sums] == [[6, 7], [True, False, True], 3.0]
     assert blanks.seen
+
+
+def test_another_row_in_the_same_place_is_not_the_one_that_was_expected():
+    def tokens(ranks: Ranks) -> list[tuple[int, ...]]:
+        prompts = {1: (5, 6, 7, 8), 2: (9, 10, 11, 12)}
+        steps: list[tuple[tuple[Op, ...], Work | None]] = [
+            ((opening(name),), Prefill(sequence=name, position=0, tokens=prompt))
+            for name, prompt in prompts.items()
+        ]
+        decode = Decode(group=1, positions=(4,), tokens=(13,))
+        steps.append(((Join(sequence=1, group=1),), decode))
+        # Both have five tokens then.
+        steps.append(((), Prefill(sequence=2, position=4, tokens=(14,))))
+        steps.append(((Close(sequence=1), Join(sequence=2, group=1)), None))
+        steps.append(((), Decode(group=1, positions=(5,), tokens=(15,))))
+        return [
+            ranks.compute(Step(number=number, ops=ops, work=work)).tokens
+            for number, (ops, work) in enumerate(steps)
+        ]
+
+    ahead = Ranks("llama", lambda: True)
+    assert tokens(ahead) == tokens(Ranks("llama", lambda: False))
+    assert ahead.built == [0, 0]
+
+
+def opening(name: int) -> Open:
+    return Open(sequence=name, sampling=GREEDY, prompt_tokens=6)
