@@ -101,6 +101,7 @@ class Executor:
         outputs = self._stage(tokens, inputs.arrays, caches)
         computed = self._outcome(rows, positions, tokens, outputs, ((),) * len(rows), caches)
         if blanks.seen or inputs.seen:
+            # Some layer looked at them, and would the next time.
             self._can_foresee = False
             return None
         return Expected(number, positions, blanks, inputs, caches, computed)

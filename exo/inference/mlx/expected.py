@@ -35,16 +35,16 @@ class Blanks:
         self.shapes = list(shapes)
         # Buffers make arrays and arrays are buffers, which their stubs do not say.
         memory = [mx.array(cast("Any", bytearray(size_of(shape)))) for shape in shapes]
-        self._views = [memoryview(cast("Any", array)) for array in memory]
+        self._views = [memoryview(cast("Any", each)) for each in memory]
         self.arrays = [
-            array.view(dtype_of(*shape)).reshape(shape[1])
-            for array, shape in zip(memory, shapes, strict=True)
+            each.view(dtype_of(*shape)).reshape(shape[1])
+            for each, shape in zip(memory, shapes, strict=True)
         ]
 
     @property
     def seen(self) -> bool:
         """Whether something that depends on them has been evaluated."""
-        return any(not _is_lazy(array) for array in self.arrays)
+        return not all(_is_lazy(each) for each in self.arrays)
 
     def fill(self, buffers: Sequence[memoryview]) -> None:
         """Write what has come, before what was built with it is evaluated.
@@ -61,11 +61,11 @@ class Blanks:
             whole = whole[view.nbytes :]
 
 
-def _is_lazy(array: mx.array) -> bool:
+def _is_lazy(made: mx.array) -> bool:
     """Whether an array that something computes is still to be evaluated: then its graph has a way
     that leads to it."""
     graph = StringIO()
-    mx.export_to_dot(graph, array)
+    mx.export_to_dot(graph, made)
     return "->" in graph.getvalue()
 
 
