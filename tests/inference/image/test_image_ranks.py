@@ -7,7 +7,6 @@ import shutil
 import struct
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import msgpack
@@ -58,7 +57,7 @@ def _flattened(frame: Frame) -> Frame:
     """With a tensor of another shape."""
     said = msgpack.unpackb(frame.body)
     name, shape = said["tensors"][0]
-    return replace(frame, body=msgpack.packb({**said, "tensors": [(name, [math.prod(shape)])]}))
+    return frame._replace(body=msgpack.packb({**said, "tensors": [(name, [math.prod(shape)])]}))
 
 
 class _Link:
@@ -73,7 +72,7 @@ class _Link:
 
     def send(self, frame: Frame, life: int) -> None:
         assert life == 1
-        whole = replace(frame, tensors=(memoryview(b"".join(frame.tensors)),))
+        whole = frame._replace(tensors=(memoryview(b"".join(frame.tensors)),))
         self._loop.frames.append(whole)
         if self._following == 0:
             self._loop.came.append(whole)
@@ -248,7 +247,7 @@ def test_ranks_of_passes_do_not_take_nonsense(folders: Folders) -> None:
         body = asked.body.replace(b"\xa5which\x01", b"\xa5which" + wrong)
         assert body != asked.body
         with pytest.raises(RingError):
-            ranks[1].receive(replace(asked, body=body))
+            ranks[1].receive(asked._replace(body=body))
     steps = ranks[0].begin(spec_of(variant, guidance=3.0)).steps()
     loop.spoil = True
     with pytest.raises(RingError, match="no look"):

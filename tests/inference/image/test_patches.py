@@ -184,7 +184,7 @@ def test_a_patch_of_what_was_not_seen_whole_is_nonsense(folders: Folders) -> Non
     for patch in ([2, 2, 0, 3], [1, 2, 3, 3], [1, 2, 3, 7], [1, 2, -1, 3]):
         body = msgpack.packb({**said, "patch": patch})
         with pytest.raises(RingError, match="does not have"):
-            ranks[1].receive(replace(patches[-1], body=body))
+            ranks[1].receive(patches[-1]._replace(body=body))
 
 
 def test_patches_are_for_models_that_are_split(engines: Engines, folders: Folders) -> None:
