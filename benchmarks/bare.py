@@ -5,7 +5,6 @@ What it gives beside one such process that has all layers is what the cores allo
 is slow, no pipeline is faster than that one, and the other one waits.
 """
 
-import multiprocessing
 import os
 import time
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from typing import Any, Self, cast
 import mlx.core as mx
 import numpy as np
 
-from benchmarks.pinned import on_core
+from benchmarks.pinned import PinnedProcesses
 from exo.inference.kernels.use import use_kernels
 from exo.inference.mlx.loading import open_whole
 
@@ -38,36 +37,25 @@ class BarePipeline:
         self._folder = folder
         self._bounds = [slice(0, cut), slice(cut, None)] if cut else [slice(0, None)]
         self._environment = environment
-        self._processes: list[Any] = []
-        self._controls: list[Connection] = []
+        self._processes = PinnedProcesses()
 
     def __enter__(self) -> Self:
-        # One that is forked would have the threads' state of this process and not the threads.
-        context = multiprocessing.get_context("spawn")
-        links = context.Pipe() if len(self._bounds) == 2 else (None,)
+        processes = self._processes
+        links = processes.context.Pipe() if len(self._bounds) == 2 else (None,)
         before = dict(os.environ)
         os.environ.update(self._environment)
         try:
-            for at, (own, link) in enumerate(zip(self._bounds, links, strict=True)):
-                ours, theirs = context.Pipe()
-                args = (self._folder, own, link, theirs)
-                process = context.Process(target=_serve, args=args, daemon=True)
-                with on_core(at):
-                    process.start()
-                # Else nobody would be told when it ends.
-                for end in filter(None, (link, theirs)):
-                    end.close()
-                self._processes.append(process)
-                self._controls.append(ours)
+            for own, link in zip(self._bounds, links, strict=True):
+                processes.start(_serve, self._folder, own, link)
+                if link is not None:  # As with the pipe to it: it alone has this end.
+                    link.close()
         finally:
             os.environ.clear()
             os.environ.update(before)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for process in self._processes:
-            process.terminate()
-            process.join()
+        self._processes.stop()
 
     def rate(self, work: Work) -> float:
         """Rows per second through all layers, while both stages are at work.
@@ -75,9 +63,9 @@ class BarePipeline:
         Raises:
             EOFError: a process has ended; it said why.
         """
-        for control in self._controls:
+        for control in self._processes.controls:
             control.send(work)
-        seconds = [cast("float", control.recv()) for control in self._controls]
+        seconds = [cast("float", control.recv()) for control in self._processes.controls]
         return work.rows / seconds[0]
 
 

@@ -29,7 +29,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from exo.device.blas import blas_environment
+from benchmarks.pinned import one_thread
 from exo.errors import RingError
 from exo.inference.messages import DraftStats
 from exo.inference.mlx.engine import MlxEngine
@@ -181,7 +181,7 @@ async def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        blas = {**blas_environment(scratch), "OPENBLAS_NUM_THREADS": "1"}
+        blas = one_thread(scratch)
         many = f"{options.streams} streams"
         print(
             f"{'case':5} {'hop':>7}  |{'one stream: without, with, ratio':>30}  |  {many}: the same"

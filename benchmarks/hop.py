@@ -11,7 +11,6 @@ Needs Linux.
 
 import argparse
 import asyncio
-import multiprocessing
 import socket
 import statistics
 import struct
@@ -25,9 +24,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from benchmarks.pinned import PinnedRanks, on_core
+from benchmarks.pinned import PinnedProcesses, PinnedRanks, one_thread
 from benchmarks.ring import measure
-from exo.device.blas import blas_environment
 from exo.inference.messages import Load, RingStats
 from exo.inference.micro_batches import MicroBatches
 from exo.inference.mlx.engine import MlxEngine
@@ -81,30 +79,21 @@ class Turn:
 class PlainSockets:
     """The peer: two processes and a TLS socket in each direction."""
 
+    def __init__(self) -> None:
+        self._processes = PinnedProcesses()
+
     def __enter__(self) -> Self:
-        # One that is forked would have the threads' state of this process and not the threads.
-        context = multiprocessing.get_context("spawn")
-        self._processes: list[Any] = []
-        controls: list[Connection] = []
-        for rank, serve in enumerate((_first, _second)):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=serve, args=(theirs,), daemon=True)
-            with on_core(rank):
-                process.start()
-            theirs.close()
-            self._processes.append(process)
-            controls.append(ours)
-        self._controls = controls
+        for serve in (_first, _second):
+            self._processes.start(serve)
         # Each tells where it listens and what it shows; the other connects.
+        controls = self._processes.controls
         said = [control.recv() for control in controls]
         for control, other in zip(controls, reversed(said), strict=True):
             control.send(other)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for process in self._processes:
-            process.terminate()
-            process.join()
+        self._processes.stop()
 
     def hops(self, turn: Turn) -> list[float]:
         """Seconds of a hop, of each round trip.
@@ -112,9 +101,9 @@ class PlainSockets:
         Raises:
             EOFError: a process has ended; it said why.
         """
-        for control in self._controls:
+        for control in self._processes.controls:
             control.send(turn)
-        found: list[float] = self._controls[0].recv()
+        found: list[float] = self._processes.controls[0].recv()
         return found
 
 
@@ -227,8 +216,7 @@ async def main() -> None:
         folder = make_model(
             Path(scratch) / "model", layers=options.layers, scale=options.scale, ends=False
         )
-        # More threads than the one core would wait for each other.
-        blas = {**blas_environment(Path(scratch)), "OPENBLAS_NUM_THREADS": "1"}
+        blas = one_thread(Path(scratch))
         ring = PinnedRanks(folder, options.layers, [options.layers // 2])
         try:
             await ring.start([blas] * 2, engine=ENGINE)

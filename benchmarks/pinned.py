@@ -1,11 +1,15 @@
 """Processes with a core each, from their first moment: they count their cores when they load, and
 start as many threads."""
 
+import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
+from exo.device.blas import blas_environment
 from tests.inference.ranks import Group, Rank, Ranks
 
 
@@ -19,6 +23,37 @@ def on_core(number: int) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, everywhere)
+
+
+def one_thread(folder: Path) -> dict[str, str]:
+    """The environment of a runner that has one core. More threads would wait for each other."""
+    return {**blas_environment(folder), "OPENBLAS_NUM_THREADS": "1"}
+
+
+class PinnedProcesses:
+    """Processes that are no runners, with a core each, and a pipe to each (`controls`)."""
+
+    def __init__(self) -> None:
+        # One that is forked would have the threads' state of this process and not the threads.
+        self.context = multiprocessing.get_context("spawn")
+        self.controls: list[Connection] = []
+        self._processes: list[Any] = []
+
+    def start(self, serve: Callable[..., None], *args: Any) -> None:
+        """Have one more process call this, with the other end of its pipe as the last argument."""
+        ours, theirs = self.context.Pipe()
+        process = self.context.Process(target=serve, args=(*args, theirs), daemon=True)
+        with on_core(len(self._processes)):
+            process.start()
+        # Else nobody would be told when it ends.
+        theirs.close()
+        self._processes.append(process)
+        self.controls.append(ours)
+
+    def stop(self) -> None:
+        for process in self._processes:
+            process.terminate()
+            process.join()
 
 
 class PinnedRanks(Ranks):

@@ -26,8 +26,7 @@ from typing import Any
 import psutil
 
 from benchmarks.bare import BarePipeline, Work
-from benchmarks.pinned import PinnedRanks
-from exo.device.blas import blas_environment
+from benchmarks.pinned import PinnedRanks, one_thread
 from exo.inference.messages import Cancel, Finished, Load, RequestFailed, RingStats, Tokens
 from exo.inference.micro_batches import MicroBatches
 from exo.inference.mlx.engine import MlxEngine
@@ -223,8 +222,7 @@ async def main() -> None:
             bits=options.bits,
             ends=False,
         )
-        # More threads than the one core would wait for each other.
-        blas = {**blas_environment(Path(scratch)), "OPENBLAS_NUM_THREADS": "1"}
+        blas = one_thread(Path(scratch))
         off = {"EXO_KERNELS": "off"}
         environments = {"mlx": off, "openblas": {**blas, **off}, "kernels": blas}
         for kind in options.kinds:

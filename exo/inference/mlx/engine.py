@@ -305,8 +305,9 @@ class MlxEngine:
         )
 
     def foresee(self) -> None:
+        # Ranks that have parts of all layers do not wait for each other.
         if isinstance(self._remote, Head | Follower):
-            self._remote.foresee()
+            _loaded(self._executor).foresee()
 
     def receive(self, frame: Frame) -> None:
         _loaded(self._remote).receive(frame)

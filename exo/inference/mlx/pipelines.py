@@ -109,10 +109,6 @@ class Head:
         self._carrier.send_step(body, computed.tensors, seconds)
         tidy(step)
 
-    def foresee(self) -> None:
-        """There is nothing to do: be prepared for what is likely to come."""
-        self._executor.foresee()
-
     def receive(self, frame: Frame) -> None:
         if frame.kind is not Kind.RESULT:
             raise RingError(f"A frame of kind {frame.kind.name} came to rank 0.")
@@ -132,10 +128,6 @@ class Follower:
         self._carrier = carrier
         self._last = last
         self._next = 0
-
-    def foresee(self) -> None:
-        """There is nothing to do: be prepared for what is likely to come."""
-        self._executor.foresee()
 
     def receive(self, frame: Frame) -> None:
         """Raises:
