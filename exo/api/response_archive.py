@@ -150,16 +150,22 @@ class ResponseArchive:
         """The node that keeps a response, None if that is this one.
 
         Raises:
-            NotFound: no node of this cluster has made it.
+            NotFound: no node that is or lately was in this cluster has made it.
         """
         tag = tag_in(response_id)
         me = self._node.options.node_id
         if tag == tag_of(me):
             return None
-        found = next((each for each in self._node.state.nodes if tag_of(each) == tag), None)
+        found = next((each for each in self._names() if tag_of(each) == tag), None)
         if tag is None or found is None:
             raise _unknown(response_id)
         return found
+
+    def _names(self) -> dict[str, str]:
+        """Nodes' names by their ids. The state forgets a node that is lost; the network knows for
+        a while that there was one."""
+        members = {each: member.info.name for each, member in self._node.network.members.items()}
+        return members | {each: node.name for each, node in self._node.state.nodes.items()}
 
     async def _ask(self, node_id: str, method: str, response_id: str) -> Body:
         try:
@@ -179,9 +185,9 @@ class ResponseArchive:
             raise self._unreachable(node_id) from error
 
     def _unreachable(self, node_id: str) -> Unavailable:
-        node = self._node.state.nodes.get(node_id)
+        name = self._names().get(node_id, node_id)
         return Unavailable(
-            f"{node.name if node else node_id}, which keeps this response, cannot be reached.",
+            f"{name}, which keeps this response, cannot be reached.",
             hint="Try again when it is back.",
             retry_after=5,
         )
@@ -256,7 +262,8 @@ class ResponseArchive:
 def _unknown(response_id: str) -> NotFound:
     return NotFound(
         f"There is no response '{response_id}' here.",
-        hint="Only those that were stored can be found, and the oldest make room for new ones.",
+        hint="Only those that were stored can be found, while the node that made them is in the "
+        "cluster; and the oldest make room for new ones.",
     )
 
 

@@ -152,7 +152,11 @@ async def test_the_node_that_keeps_it_is_gone(pair: list[Member], tmp_path: Path
     here, there = (archive(member, tmp_path) for member in pair)
     name = here.new_id()
     await pair[0].kill()
-    with pytest.raises(Unavailable, match="cannot be reached") as caught:
+    with pytest.raises(Unavailable, match="a, which keeps this response") as caught:
+        await there.load(name)
+    # And when it is not in the cluster's state any more.
+    await pair[1].node.wait_for(lambda state: pair[0].peer_id not in state.nodes)
+    with pytest.raises(Unavailable, match="a, which keeps this response") as caught:
         await there.load(name)
     assert caught.value.retry_after
     with pytest.raises(Unavailable):
