@@ -92,7 +92,10 @@ class Roles:
                 await self._ask(term, command)
             except (PeerError, NotMaster) as error:
                 log.warning("The master did not carry out a command: %s", error)
-                await self._network.wait_for(partial(self._worth_asking, term), ELECTION_PATIENCE)
+                # Who says that it is not the master will say so again, until another is elected.
+                reached = isinstance(error, NotMaster)
+                again = partial(self._worth_asking, term, reached=reached)
+                await self._network.wait_for(again, ELECTION_PATIENCE)
                 continue
             return await self._shown(command)
         raise MasterUnknown(
@@ -184,10 +187,13 @@ class Roles:
                 term.master_id, COMMAND, pack(command), patience=COMMAND_PATIENCE
             )
 
-    def _worth_asking(self, asked: Term) -> bool:
-        """Whether there is someone to ask again after the master of `asked` did not answer."""
+    def _worth_asking(self, asked: Term, *, reached: bool) -> bool:
+        """Whether there is someone to ask after the master of `asked` refused or, if it was not
+        `reached`, did not answer."""
         term = self._network.term
-        return term is not None and (term != asked or self._network.is_linked(term.master_id))
+        if term is None or term != asked:
+            return term is not None
+        return not reached and self._network.is_linked(term.master_id)
 
     async def _carry_out(self, command: Command) -> ClusterState:
         master = await self._reign()

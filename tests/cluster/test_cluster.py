@@ -9,6 +9,7 @@ import pytest
 
 from exo.api.meters import Meters
 from exo.cluster.placement import Wanted
+from exo.cluster.remote import COMMAND
 from exo.cluster.state import ClusterState, Instance, Placement
 from exo.cluster.tracing import Tracing
 from exo.errors import (
@@ -16,6 +17,7 @@ from exo.errors import (
     MasterUnknown,
     ModelNotFound,
     NotFound,
+    NotMaster,
     PlacementImpossible,
     RequestError,
     Unavailable,
@@ -246,6 +248,31 @@ async def test_a_command_during_an_election_is_carried_out_once(lab: Lab):
     instance = await creating
     await lab.settled(*rest)
     assert list(rest[1].node.state.instances) == [instance.instance_id]
+
+
+async def test_a_command_waits_for_the_next_master_when_the_last_one_is_none_any_more(lab: Lab):
+    """The node that commands has not heard of the election yet."""
+    members = await lab.start("a", "b", "c")
+    master = master_of(members)
+    rest = [m for m in members if m is not master]
+    refused = asyncio.Event()
+
+    async def refuse(*_: object) -> None:
+        refused.set()
+        raise NotMaster("This node is not the master.")
+
+    async def agree(*_: object) -> None:
+        pass
+
+    served = master.network.services.requests
+    served[COMMAND], served["later"] = refuse, agree
+    creating = asyncio.create_task(create(rest[0], rest[0]))
+    await refused.wait()
+    await rest[0].network.request(master.peer_id, "later")
+    assert not creating.done()
+    await master.kill()
+    instance = await creating
+    assert list(rest[0].node.state.instances) == [instance.instance_id]
 
 
 async def test_a_node_with_an_old_history_gets_that_of_the_cluster(lab: Lab):
