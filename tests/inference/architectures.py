@@ -168,8 +168,9 @@ def same(one: Sequence[mx.array], other: Sequence[mx.array]) -> bool:
     return all(mx.array_equal(a, b).item() for a, b in zip(one, other, strict=True))
 
 
-def judge(entry: dict[str, Any]) -> Outcome:
-    """Try an architecture over two and three stages, and over as many as there can be."""
+def judge(entry: dict[str, Any], *, every_cut: bool = True) -> Outcome:
+    """Try an architecture over two and three stages and, with `every_cut`, over as many as there
+    can be."""
     outcome = Outcome(entry["name"])
     weights = random_weights(build(entry))
     model = build(entry, weights)
@@ -195,7 +196,7 @@ def judge(entry: dict[str, Any]) -> Outcome:
         outcome.wrong = "exo.models.cuts says other cuts"
         return outcome
     outcome.obstacles = sorted({o for cut in range(1, plan.n_layers) if (o := plan.obstacle(cut))})
-    for where in plans(plan):
+    for where in plans(plan, every_cut=every_cut):
         stages = stages_of(entry, weights, where)
         for name, logits in expected.items():
             what = f"{len(stages)} stages, {name}"
@@ -213,14 +214,14 @@ def by_rule(entry: dict[str, Any], n_layers: int) -> list[int]:
     return list(range(1, n_layers) if found is None else found)
 
 
-def plans(plan: SplitPlan) -> list[list[int]]:
-    """Where to cut: in the middle; in three; wherever it can be cut."""
+def plans(plan: SplitPlan, *, every_cut: bool = False) -> list[list[int]]:
+    """Where to cut: in the middle; in three; wherever it can be cut, if that is asked for."""
     valid = sorted(plan.valid_cuts)
     middle = min(valid, key=lambda cut: abs(cut - plan.n_layers / 2))
     made = [[middle]]
     if len(valid) > 1:
         made.append([valid[0], valid[-1]])
-    if len(valid) > 2:
+    if len(valid) > 2 and every_cut:
         made.append(valid)
     return made
 

@@ -58,7 +58,8 @@ OF_EACH_KIND = [
 
 @pytest.mark.parametrize("name", OF_EACH_KIND)
 def test_stages_compute_what_the_whole_model_computes(name):
-    outcome = judge(KNOWN[name])
+    # Over more stages than three as well: the table below.
+    outcome = judge(KNOWN[name], every_cut=False)
     assert outcome.wrong is None
     assert outcome.refused is None
     assert len(outcome.passed) >= 4
