@@ -188,12 +188,12 @@ class Roles:
             )
 
     def _worth_asking(self, asked: Term, *, reached: bool) -> bool:
-        """Whether there is someone to ask after the master of `asked` refused or, if it was not
-        `reached`, did not answer."""
+        """Whether there is someone to ask again: another master than that of `asked`, or the same
+        one, linked, if it was not `reached` and so refused nothing."""
         term = self._network.term
-        if term is None or term != asked:
-            return term is not None
-        return not reached and self._network.is_linked(term.master_id)
+        if term is None:
+            return False
+        return term != asked or (not reached and self._network.is_linked(term.master_id))
 
     async def _carry_out(self, command: Command) -> ClusterState:
         master = await self._reign()

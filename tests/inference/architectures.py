@@ -214,8 +214,8 @@ def by_rule(entry: dict[str, Any], n_layers: int) -> list[int]:
     return list(range(1, n_layers) if found is None else found)
 
 
-def plans(plan: SplitPlan, *, every_cut: bool = False) -> list[list[int]]:
-    """Where to cut: in the middle; in three; wherever it can be cut, if that is asked for."""
+def plans(plan: SplitPlan, *, every_cut: bool = True) -> list[list[int]]:
+    """Where to cut: in the middle; in three; with `every_cut`, wherever it can be cut."""
     valid = sorted(plan.valid_cuts)
     middle = min(valid, key=lambda cut: abs(cut - plan.n_layers / 2))
     made = [[middle]]
